@@ -1,0 +1,1 @@
+"""Multimodal fusion with selective state-space models."""
