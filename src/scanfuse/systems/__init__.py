@@ -1,0 +1,88 @@
+"""The systems. The file name is the registry: a module in this folder is a system, and `load` imports it by name."""
+
+import difflib
+import importlib
+import importlib.resources
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from scanfuse.errors import UserError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from torch import Tensor, nn
+
+    from scanfuse.data.manifest import Manifest
+
+__all__ = ["System", "available", "load", "summary"]
+
+
+class System(Protocol):
+    """What the engines need to know of a system. A system is built by `System(config)` and nothing else."""
+
+    Config: ClassVar[type["BaseModel"]]
+    config: Any
+    model: "nn.Module"
+    modalities: tuple[str, ...]
+
+    def __init__(self, config: Any) -> None: ...
+
+    def open_data(self, root: Path) -> "Manifest":
+        """The data under `root` as a manifest with splits, as the configuration asks for them."""
+
+    def dataset(self, manifest: "Manifest", *, train: bool) -> Any:
+        """A torch dataset over the rows; with `train`, augmentation is on."""
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Samples to one batch."""
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, "Tensor"]:
+        """Scalars; "loss" is the one to minimise, the others are shown."""
+
+    def predict(self, batch: dict[str, Any]) -> list[Any]:
+        """One result per sample."""
+
+    def baselines(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Results of plain methods on the same batch, by the method's name."""
+
+    def score(self, result: Any) -> dict[str, float]:
+        """The metrics of one result."""
+
+    def metrics(self) -> dict[str, str]:
+        """Names of the metrics and which direction is better: higher, lower or none."""
+
+    def save(self, result: Any, folder: Path) -> list[Path]:
+        """Writes a result's files, the main one first."""
+
+    def gallery(self, rows: Sequence[dict[str, Any]], path: Path) -> None:
+        """One picture of several results beside each other; a row maps a method's name to its result."""
+
+
+def available() -> tuple[str, ...]:
+    """Names of all systems, from the listing of this folder."""
+    folder = importlib.resources.files(__name__)
+    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".py")]
+    return tuple(sorted(name.removesuffix(".py") for name in names if not name.startswith("_")))
+
+
+def load(name: str) -> type[System]:
+    """The `System` class of the module of that name.
+
+    Raises:
+        UserError: there is no such system.
+    """
+    known = available()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."
+        raise UserError(f"There is no system {name!r}; {hint}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    system: type[System] = module.System
+    return system
+
+
+def summary(name: str) -> str:
+    """The first line of the system's docstring, read without importing the module."""
+    text = (importlib.resources.files(__name__) / f"{name}.py").read_text(encoding="utf-8")
+    return text.lstrip().removeprefix('"""').splitlines()[0].strip('" ')

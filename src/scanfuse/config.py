@@ -1,0 +1,210 @@
+"""The one typed configuration: the YAML recipe, the command line and the record in the run folder.
+
+A system's `Config` is made of frozen sections (`model`, `data`, `loss`, `train`). Each leaf field is one
+flag of the command line, named after the field (or after its `flag` in `json_schema_extra`); leaf names are
+unique over the sections of a system, so no flag needs a prefix.
+"""
+
+import difflib
+import importlib.resources
+import types
+import typing
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from scanfuse.errors import UserError
+from scanfuse.files import write_text
+
+__all__ = [
+    "Leaf",
+    "Section",
+    "TrainConfig",
+    "build",
+    "leaves",
+    "preset",
+    "presets",
+    "read_yaml",
+    "to_yaml",
+    "write_yaml",
+]
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A frozen group of settings; an unknown key is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class TrainConfig(Section):
+    """How any system is trained."""
+
+    epochs: int = Field(50, ge=1, description="passes over the training data")
+    batch: int = Field(4, ge=1, description="samples per step")
+    accumulate: int = Field(1, ge=1, description="steps whose gradients are added up before an update")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate of Adam(W)")
+    min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled; not for scan, norm, bias")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
+    warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up, fractions allowed")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 switches averaging off")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = automatic mixed precision")
+    patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0 = never")
+    seed: int = Field(3407, ge=0, description="seed of weights, data order and augmentation")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, ...")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = leave as it is")
+    workers: int = Field(0, ge=0, description="processes that load data; 0 = none beside the trainer")
+
+
+class Leaf(typing.NamedTuple):
+    """One setting: the path to it in the configuration and how a command line shows it."""
+
+    path: tuple[str, ...]
+    flag: str
+    field: FieldInfo
+
+    @property
+    def choices(self) -> tuple[str, ...] | None:
+        """The values of a `Literal` of strings, else None."""
+        annotation = _without_none(self.field.annotation)
+        if typing.get_origin(annotation) is Literal:
+            return tuple(str(value) for value in typing.get_args(annotation))
+        return None
+
+    @property
+    def kind(self) -> str:
+        """A word for the help text: integer, number, text, path or list."""
+        annotation = _without_none(self.field.annotation)
+        names = {int: "integer", float: "number", Path: "path", bool: "true|false"}
+        if self.choices:
+            return "|".join(self.choices)
+        if typing.get_origin(annotation) in (tuple, list):
+            return "list"
+        return names.get(annotation, "text") if isinstance(annotation, type) else "text"
+
+
+def leaves(config_type: type[BaseModel]) -> list[Leaf]:
+    """All settings of a system's configuration in reading order.
+
+    Raises:
+        ValueError: two sections use the same flag (a fault of the system's author).
+    """
+    found: list[Leaf] = []
+    for name, field in config_type.model_fields.items():
+        if name == "system":
+            continue
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            for inner in leaves(annotation):
+                found.append(Leaf((name, *inner.path), inner.flag, inner.field))
+        else:
+            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            found.append(Leaf((name,), str(extra.get("flag", name)).replace("_", "-"), field))
+    flags = [leaf.flag for leaf in found]
+    twice = sorted({flag for flag in flags if flags.count(flag) > 1})
+    if twice:
+        raise ValueError(f"{config_type.__name__}: the flags {twice} occur in more than one section")
+    return found
+
+
+def build(config_type: type[C], *layers: dict[str, Any]) -> C:
+    """Lays nested dictionaries over each other (later ones win) and validates the result.
+
+    Raises:
+        UserError: one line that names the wrong key (with the nearest right one) or the wrong value.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _merge(merged, layer)
+    try:
+        return config_type.model_validate(merged)
+    except ValidationError as error:
+        raise UserError(_first_problem(config_type, error)) from None
+
+
+def presets(system: str) -> tuple[str, ...]:
+    """Names of the recipes that are shipped for a system."""
+    names = [entry.name for entry in _recipes(system).iterdir()]
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
+
+
+def preset(system: str, name: str) -> dict[str, Any]:
+    """The content of a shipped recipe."""
+    known = presets(system)
+    if name not in known:
+        raise UserError(f"{system} has no preset {name!r}; choose one of: {', '.join(known)}.")
+    return dict(yaml.safe_load((_recipes(system) / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A configuration file as nested dictionaries."""
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{path} is not valid YAML: {line}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no settings; expected lines such as 'system: clinicalfmamba'.")
+    return content
+
+
+def to_yaml(config: BaseModel) -> str:
+    """The full configuration as YAML; `read_yaml` and `build` give the same object back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def write_yaml(config: BaseModel, path: str | Path) -> None:
+    """Writes the full configuration to a file."""
+    write_text(path, to_yaml(config))
+
+
+def _recipes(system: str) -> Traversable:
+    return importlib.resources.files("scanfuse") / "recipes" / system
+
+
+def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _first_problem(config_type: type[BaseModel], error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = [str(part) for part in problem["loc"]]
+    name = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(config_type, where[:-1])
+        near = difflib.get_close_matches(where[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}."
+        return f"Unknown setting {name!r}: {hint}"
+    if problem["type"] == "missing":
+        return f"The setting {name!r} is missing."
+    given = problem["input"]
+    return f"The setting {name!r} cannot be {given!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
+
+
+def _keys_at(config_type: type[BaseModel], path: list[str]) -> list[str]:
+    here: Any = config_type
+    for part in path:
+        here = here.model_fields[part].annotation
+    return list(here.model_fields)
+
+
+def _without_none(annotation: Any) -> Any:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        rest = [part for part in typing.get_args(annotation) if part is not type(None)]
+        return rest[0] if len(rest) == 1 else annotation
+    return annotation

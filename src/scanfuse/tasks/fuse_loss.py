@@ -1,0 +1,116 @@
+"""The training objective of image fusion: brightest pixel, strongest edge, structure of both sources.
+
+    L       = w_pixel L_pixel + w_gradient L_gradient + w_ssim L_ssim          (weights 2, 10, 5)
+    L_pixel    = mean | F - max(A, B) |
+    L_gradient = mean | S(F) - max(S(A), S(B)) |,   S = |Sobel_x| + |Sobel_y|
+    L_ssim     = 1 - SSIM(A, F) / 2 - SSIM(B, F) / 2
+
+Source: Zhou and Khalvati, "ClinicalFMamba", 2025; weights as published.
+
+Differences from the publication: both filters see replicated borders (Sobel) or whole windows only (SSIM)
+instead of zeros outside the image, which would count a frame of false edges; everything is float32 whatever
+the autocast type, because the variances of SSIM cancel in 16 bits.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from scanfuse.config import Section
+
+__all__ = ["FusionLoss", "fusion_loss", "sobel_magnitude", "ssim_pair"]
+
+_WINDOW = 11
+_SIGMA = 1.5
+_C1 = 0.01**2
+_C2 = 0.03**2
+
+
+class FusionLoss(Section):
+    """Weights of the three terms."""
+
+    pixel_weight: float = Field(2.0, ge=0, description="weight of the pixel term")
+    gradient_weight: float = Field(10.0, ge=0, description="weight of the Sobel gradient term")
+    ssim_weight: float = Field(5.0, ge=0, description="weight of the SSIM term")
+
+
+def fusion_loss(
+    fused: Float[Tensor, "b 1 h w"],
+    a: Float[Tensor, "b 1 h w"],
+    b: Float[Tensor, "b 1 h w"],
+    weights: FusionLoss,
+) -> dict[str, Tensor]:
+    """The weighted sum and its parts, all scalars, float32.
+
+    Args:
+        fused, a, b: images in [0, 1].
+        weights: of the three terms.
+
+    Returns:
+        `loss` (the weighted sum), `pixel`, `gradient`, `ssim_loss` (the parts without weights) and `ssim`,
+        the mean of SSIM(A, F) and SSIM(B, F).
+    """
+    with torch.autocast(device_type=fused.device.type, enabled=False):
+        fused, a, b = fused.float(), a.float(), b.float()
+        pixel = (fused - torch.maximum(a, b)).abs().mean()
+        edges = torch.maximum(sobel_magnitude(a), sobel_magnitude(b))
+        gradient = (sobel_magnitude(fused) - edges).abs().mean()
+        similarity = 0.5 * sum(ssim_pair(fused, a, b))
+        ssim_loss = 1 - similarity
+        total = (
+            weights.pixel_weight * pixel
+            + weights.gradient_weight * gradient
+            + weights.ssim_weight * ssim_loss
+        )
+    return {
+        "loss": total,
+        "pixel": pixel.detach(),
+        "gradient": gradient.detach(),
+        "ssim_loss": ssim_loss.detach(),
+        "ssim": similarity.detach(),
+    }
+
+
+def sobel_magnitude(image: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """|Sobel_x| + |Sobel_y| with the kernels [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]] and its transpose."""
+    x = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=image.device)
+    kernels = torch.stack([x, x.T]).unsqueeze(1).to(image.dtype)
+    return F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernels).abs().sum(1, keepdim=True)
+
+
+def ssim_pair(
+    fused: Float[Tensor, "b 1 h w"], a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"]
+) -> tuple[Tensor, Tensor]:
+    """SSIM(F, A) and SSIM(F, B), each the mean over whole 11 x 11 Gaussian windows (sigma 1.5, range 1).
+
+    Images smaller than the window are extended by their border pixels up to its size.
+    Source: Wang et al., "Image quality assessment", IEEE TIP 2004, equation 13.
+    """
+    smallest = min(fused.shape[-2:])
+    if smallest < _WINDOW:
+        grow = _WINDOW - smallest
+        padding = (grow // 2, grow - grow // 2) * 2
+        fused, a, b = (F.pad(image, padding, mode="replicate") for image in (fused, a, b))
+    # One blur over all maps: the moments of F serve both sources.
+    maps = [fused, a, b, fused * fused, a * a, b * b, fused * a, fused * b]
+    mean_f, mean_a, mean_b, ff, aa, bb, fa, fb = _blur(torch.cat(maps)).chunk(len(maps))
+    variance_f = ff - mean_f * mean_f
+    first = _ssim(mean_f, mean_a, variance_f, aa - mean_a * mean_a, fa - mean_f * mean_a)
+    second = _ssim(mean_f, mean_b, variance_f, bb - mean_b * mean_b, fb - mean_f * mean_b)
+    return first, second
+
+
+def _ssim(mean_x: Tensor, mean_y: Tensor, var_x: Tensor, var_y: Tensor, covariance: Tensor) -> Tensor:
+    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
+    structure = (2 * covariance + _C2) / (var_x + var_y + _C2)
+    return (luminance * structure).mean()
+
+
+def _blur(images: Tensor) -> Tensor:
+    offsets = torch.arange(_WINDOW, device=images.device, dtype=images.dtype) - _WINDOW // 2
+    weights = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
+    weights = weights / weights.sum()
+    rows = F.conv2d(images, weights.view(1, 1, 1, _WINDOW))
+    return F.conv2d(rows, weights.view(1, 1, _WINDOW, 1))

@@ -1,0 +1,415 @@
+"""The training engine: one short loop for every system.
+
+Seeded runs repeat exactly, and a run that was stopped (Ctrl-C, a full disk, a crash) continues bit for bit: the
+order of the data and its augmentation depend only on (seed, epoch, position), the learning rate only on the
+step, and the checkpoint holds everything else. A checkpoint is written after every epoch and on Ctrl-C.
+"""
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from pydantic import BaseModel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from scanfuse import config as configuration
+from scanfuse import systems
+from scanfuse.config import TrainConfig
+from scanfuse.doctor import environment
+from scanfuse.errors import UserError
+from scanfuse.progress import Progress
+from scanfuse.run import Run, create_run, open_run
+
+__all__ = ["Interrupted", "resume", "train"]
+
+_log = logging.getLogger(__name__)
+
+
+class Interrupted(UserError):
+    """The user stopped the run; its state is saved."""
+
+
+@dataclass
+class _State:
+    """Where the training stands; together with the tensors it is the checkpoint."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    updates: int = 0
+    best: float = math.inf
+    best_epoch: int = -1
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(config: BaseModel, data: str | Path, out: str | Path, *, quiet: bool = False) -> Run:
+    """Trains a system from the start and returns its run folder.
+
+    Args:
+        config: the `Config` of a system.
+        data: the folder (or manifest file) with the data.
+        out: the run folder to make; must not exist or be empty.
+        quiet: no progress bar.
+
+    Raises:
+        UserError: unusable data, a folder in use, a full disk, a loss that is not finite, Ctrl-C.
+    """
+    name = str(config.model_dump()["system"])
+    prepare_threads(config)
+    torch.manual_seed(config.train.seed)  # type: ignore[attr-defined]
+    system = systems.load(name)(config)
+    manifest = system.open_data(Path(data))
+    run = create_run(out)
+    run.save_config(config)
+    run.save_split(manifest)
+    run.save_json("environment.json", environment())
+    return _Training(system, manifest, run, quiet).fit()
+
+
+def resume(path: str | Path, data: str | Path | None = None, *, quiet: bool = False) -> Run:
+    """Continues a run bit for bit from its checkpoint; the data must be the same (the split's digest is compared).
+
+    Args:
+        path: the run folder.
+        data: where the data lies now, if it was moved.
+    """
+    run = open_run(path)
+    content = run.config()
+    system_type = systems.load(str(content.get("system")))
+    config = configuration.build(system_type.Config, content)
+    prepare_threads(config)
+    system = system_type(config)
+    state = run.load_checkpoint()
+    manifest = system.open_data(Path(data if data is not None else state["data"]))
+    if manifest.digest != state["split_digest"]:
+        raise UserError(
+            f"The data at {data or state['data']} gives another split than the one that {path} was trained on; "
+            "resume needs the same files."
+        )
+    training = _Training(system, manifest, run, quiet)
+    training.restore(state)
+    return training.fit()
+
+
+def prepare_threads(config: Any) -> None:
+    """Sets torch's CPU threads if the configuration asks for a number."""
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+
+
+class _Training:
+    def __init__(self, system: systems.System, manifest: Any, run: Run, quiet: bool) -> None:
+        self.system, self.manifest, self.run, self.quiet = system, manifest, run, quiet
+        self.settings: TrainConfig = system.config.train
+        self.train_data = system.dataset(manifest.subset("train"), train=True)
+        self.val_data = system.dataset(manifest.subset("val"), train=False)
+        if len(self.train_data) == 0 or len(self.val_data) == 0:
+            raise UserError(
+                f"Training needs samples in the splits train and val; found {len(self.train_data)} and "
+                f"{len(self.val_data)}. Check with: scanfuse data check"
+            )
+        # A second run in the same process may ask for another precision; accelerate keeps it in a singleton.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        device = self.settings.device
+        self.accelerator = Accelerator(
+            cpu=device == "cpu", mixed_precision="bf16" if self.settings.precision == "bf16" else "no"
+        )
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(system.model, self.settings.weight_decay), lr=self.settings.lr
+        )
+        self.forward_loss = _LossModule(system)
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.forward_loss, self.optimizer)
+        self.average = _Average(system.model, self.settings.ema) if self.settings.ema else None
+        self.state = _State()
+        self.stop = threading.Event()
+        self.batches_per_epoch = math.ceil(len(self.train_data) / self.settings.batch)
+        self.updates_per_epoch = math.ceil(self.batches_per_epoch / self.settings.accumulate)
+
+    def fit(self) -> Run:
+        """Trains to the last epoch, or until it stops getting better."""
+        remaining = self.settings.epochs - self.state.epoch
+        total = remaining * self.batches_per_epoch - self.state.step_in_epoch
+        with self._stop_on_interrupt(), Progress(total, quiet=self.quiet) as progress:
+            while self.state.epoch < self.settings.epochs:
+                self._train_epoch(progress)
+                improved = self._validate(progress)
+                self.state.epoch += 1
+                self.state.step_in_epoch = 0
+                self.state.sums = {}
+                self.state.seconds = 0.0
+                self._save(improved)
+                if self._patience_is_over():
+                    progress.note(f"no improvement for {self.settings.patience} epochs: stopped")
+                    break
+        return self.run
+
+    def _train_epoch(self, progress: Progress) -> None:
+        state, settings = self.state, self.settings
+        self.system.model.train()
+        self.train_data.set_epoch(state.epoch)
+        order = epoch_order(len(self.train_data), settings.batch, settings.seed, state.epoch)
+        loader = DataLoader(
+            self.train_data,
+            batch_sampler=order[state.step_in_epoch :],
+            collate_fn=self.system.collate,
+            num_workers=settings.workers,
+            generator=torch.Generator(),  # else the loader would draw from the global generator
+        )
+        self.optimizer.zero_grad()
+        started = time.perf_counter()
+        for batch in loader:
+            batch = to_device(batch, self.accelerator.device)
+            with self.accelerator.autocast():
+                parts = self.wrapped(batch)
+            if not torch.isfinite(parts["loss"]):
+                raise UserError(self._explain_non_finite(batch))
+            # The last group of an epoch may be short; its mean must still be a mean.
+            first = state.step_in_epoch - state.step_in_epoch % settings.accumulate
+            group = min(settings.accumulate, self.batches_per_epoch - first)
+            self.accelerator.backward(parts["loss"] / group)
+            state.step_in_epoch += 1
+            for name, value in parts.items():
+                state.sums[name] = state.sums.get(name, 0.0) + float(value.detach())
+            if state.step_in_epoch % settings.accumulate == 0 or state.step_in_epoch == self.batches_per_epoch:
+                self._update()
+                if self.stop.is_set() and state.step_in_epoch < self.batches_per_epoch:
+                    state.seconds += time.perf_counter() - started
+                    self._save(improved=False)
+                    raise Interrupted(
+                        f"Stopped in epoch {state.epoch + 1}; the state is saved. "
+                        f"Continue with: scanfuse train --resume {self.run.path}"
+                    )
+            progress.advance(state.epoch + 1, settings.epochs, state.sums["loss"] / state.step_in_epoch)
+        state.seconds += time.perf_counter() - started
+
+    def _update(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.settings, self.state.updates, self.updates_per_epoch)
+        limit = self.settings.clip or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.system.model.parameters(), limit)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+            raise UserError(self._explain_gradient())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state.updates += 1
+        if self.average:
+            self.average.update(self.system.model, self.state.updates)
+
+    @torch.no_grad()
+    def _validate(self, progress: Progress) -> bool:
+        state = self.state
+        model = self.system.model
+        own = {name: tensor.clone() for name, tensor in model.state_dict().items()} if self.average else None
+        if self.average:
+            model.load_state_dict(self.average.tensors)
+        model.eval()
+        sums: dict[str, float] = {}
+        # One at a time: validation images need not share a size.
+        loader = DataLoader(self.val_data, collate_fn=self.system.collate, generator=torch.Generator())
+        for batch in loader:
+            for name, value in self.forward_loss(to_device(batch, self.accelerator.device)).items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+        row: dict[str, float] = {
+            "epoch": state.epoch + 1,
+            "lr": learning_rate(self.settings, max(state.updates - 1, 0), self.updates_per_epoch),
+        }
+        row |= {f"train_{name}": value / state.step_in_epoch for name, value in state.sums.items()}
+        row |= {f"val_{name}": value / len(self.val_data) for name, value in sums.items()}
+        row["seconds"] = round(state.seconds, 3)
+        state.history.append(row)
+        improved = row["val_loss"] < state.best
+        if improved:
+            state.best, state.best_epoch = row["val_loss"], state.epoch + 1
+            self.run.save_weights(model.state_dict(), self._record(row))
+        if own is not None:
+            model.load_state_dict(own)
+        progress.epoch(row, improved)
+        return improved
+
+    def _record(self, row: dict[str, float]) -> dict[str, Any]:
+        import scanfuse
+
+        return {
+            "system": self.system.config.system,
+            "scanfuse": scanfuse.__version__,
+            "parameters": sum(p.numel() for p in self.system.model.parameters()),
+            "best_epoch": self.state.best_epoch,
+            "validation": {key: value for key, value in row.items() if key.startswith("val_")},
+            "samples": {name: len(self.manifest.subset(name)) for name in ("train", "val", "test")},
+            "split_digest": self.manifest.digest,
+            "split_notes": list(self.manifest.notes),
+        }
+
+    def _patience_is_over(self) -> bool:
+        waited = self.state.epoch - self.state.best_epoch
+        return bool(self.settings.patience) and waited >= self.settings.patience
+
+    def _save(self, improved: bool) -> None:
+        state = self.state
+        self.run.save_history(state.history)
+        self.run.save_checkpoint(
+            {
+                "model": self.system.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.tensors if self.average else None,
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+                "progress": {**vars(state), "history": [dict(row) for row in state.history]},
+                "data": str(self.manifest.root),
+                "split_digest": self.manifest.digest,
+            }
+        )
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Takes the state of a checkpoint."""
+        self.system.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.average:
+            self.average.tensors = {k: v.to(self.accelerator.device) for k, v in content["average"].items()}
+        torch.set_rng_state(content["rng"])
+        if torch.cuda.is_available() and content["cuda_rng"]:
+            torch.cuda.set_rng_state_all(content["cuda_rng"])
+        self.state = _State(**content["progress"])
+
+    @contextlib.contextmanager
+    def _stop_on_interrupt(self) -> Iterator[None]:
+        """The first Ctrl-C ends the run after the current step, the second one at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask_to_stop(signum: int, frame: Any) -> None:
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            self.stop.set()
+
+        before = signal.signal(signal.SIGINT, ask_to_stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _explain_non_finite(self, batch: dict[str, Any]) -> str:
+        where = f"epoch {self.state.epoch + 1}, step {self.state.step_in_epoch + 1}"
+        culprit = first_non_finite(self.system, batch)
+        return (
+            f"The loss is not finite in {where}: the first bad tensor is {culprit}. Lower --lr, set --clip 1 or "
+            f"--precision fp32. The last whole epoch is kept in {self.run.path}."
+        )
+
+    def _explain_gradient(self) -> str:
+        names = [
+            name
+            for name, parameter in self.system.model.named_parameters()
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+        ]
+        return (
+            f"The gradient is not finite in epoch {self.state.epoch + 1}: the first bad tensor is the gradient of "
+            f"{names[0] if names else 'an unnamed parameter'}. Lower --lr or set --precision fp32. "
+            f"The last whole epoch is kept in {self.run.path}."
+        )
+
+
+class _LossModule(nn.Module):
+    """The model seen through its loss, so that wrappers of the model (precision, distribution) see the whole step."""
+
+    def __init__(self, system: systems.System) -> None:
+        super().__init__()
+        self.model = system.model
+        self._loss = system.loss
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return self._loss(batch)
+
+
+class _Average:
+    """Exponential moving average of all weights and buffers; the decay grows from 0.1 to its value at the start."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.tensors = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, updates: int) -> None:
+        decay = min(self.decay, (1 + updates) / (10 + updates))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.tensors[name].lerp_(tensor.detach(), 1 - decay)
+            else:
+                self.tensors[name].copy_(tensor)
+
+
+def epoch_order(count: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of one epoch as lists of indices; a function of its arguments alone."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return [order[start : start + batch] for start in range(0, count, batch)]
+
+
+def learning_rate(settings: TrainConfig, update: int, updates_per_epoch: int) -> float:
+    """The rate of an update (from 0): linear warm-up, then constant or a cosine down to `min_lr`."""
+    warmup = round(settings.warmup_epochs * updates_per_epoch)
+    if update < warmup:
+        return settings.lr * (update + 1) / warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    total = max(settings.epochs * updates_per_epoch - warmup, 1)
+    progress = min((update - warmup) / total, 1.0)
+    floor = min(settings.min_lr, settings.lr)
+    return floor + (settings.lr - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: matrices and kernels decay; vectors (norms, biases) and marked scan parameters do not."""
+    decay, keep = [], []
+    for parameter in model.parameters():
+        exempt = parameter.ndim <= 1 or getattr(parameter, "_no_weight_decay", False)
+        (keep if exempt else decay).append(parameter)
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Moves the tensors of a batch; everything else stays."""
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+@torch.no_grad()
+def first_non_finite(system: systems.System, batch: dict[str, Any]) -> str:
+    """Names the first tensor that is not finite: an input, a parameter, a module's output or a part of the loss."""
+    for name, value in batch.items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            ids = [meta["id"] for meta in batch.get("meta", [])]
+            return f"the input {name!r} (samples {', '.join(map(str, ids))})"
+    for name, parameter in system.model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            return f"the parameter {name}"
+    found: list[str] = []
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            tensors = output if isinstance(output, tuple | list) else [output]
+            if not found and any(isinstance(t, Tensor) and not torch.isfinite(t).all() for t in tensors):
+                found.append(f"the output of {name or 'the model'} ({type(module).__name__})")
+
+        return hook
+
+    handles = [module.register_forward_hook(look(name)) for name, module in system.model.named_modules()]
+    try:
+        parts = system.loss(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    bad = [name for name, value in parts.items() if not torch.isfinite(value)]
+    return found[0] if found else f"the loss term {bad[0]!r}" if bad else "not reproducible (lower precision)"
