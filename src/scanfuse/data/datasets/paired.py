@@ -1,0 +1,116 @@
+"""Any registered pairs: one folder per modality, equal names (suffixes may differ)."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from scanfuse.data.manifest import Manifest
+from scanfuse.data.readers import SUFFIXES, stem
+from scanfuse.data.splits import FRACTIONS, assign
+from scanfuse.errors import UserError
+
+LAYOUT = "<root>/<modality>/<name>.<suffix>, one folder per modality, equal names, any readable format"
+CITATION = "your own data"
+LICENCE = "your own"
+HOW_TO_GET = "put the registered pictures into one folder per modality under equal names"
+EXPECTED: dict[str, tuple[int, int]] = {}
+RANK = 1
+
+
+def matches(root: Path, pair: tuple[str, ...]) -> bool:
+    """True if `root` has a folder for each modality (in any case)."""
+    return len(_modalities(root, pair)) == len(pair)
+
+
+def read(
+    root: Path,
+    pair: tuple[str, ...],
+    *,
+    split: Literal["case", "published", "none"] = "case",
+    seed: int = 0,
+    fractions: Mapping[str, float] = FRACTIONS,
+    group_pattern: str | None = None,
+    missing: Literal["error", "allow"] = "error",
+) -> Manifest:
+    r"""One row per name; the group is the name itself, or what `group_pattern` finds in it.
+
+    Slices of one patient must share a group: names such as p07_slice12 want group_pattern=r"^(p\d+)_".
+
+    Raises:
+        UserError: unpaired or doubled names, a pattern that does not fit, too few groups, or split="published".
+    """
+    if split == "published":
+        raise UserError(f"{root} is a plain pair of folders without a published split; use the split by case.")
+    table = table_of(index_folders(_modalities(root, pair), missing=missing), pair)
+    if group_pattern is not None:
+        table["group"] = [group_of(name, group_pattern) for name in table["id"]]
+    manifest = Manifest(table, pair)
+    return assign(manifest, fractions, seed) if split == "case" else manifest
+
+
+def index_folders(
+    folders: Mapping[str, Path], *, missing: Literal["error", "allow"] = "error"
+) -> dict[str, dict[str, Path]]:
+    """Name -> modality -> file, sorted by name, over folders that should hold the same names.
+
+    Raises:
+        UserError: a folder without pictures, two files of one name, or (missing="error") names that are not in all.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for modality, folder in folders.items():
+        files = [path for path in sorted(folder.iterdir()) if _is_picture(path)]
+        if not files:
+            raise UserError(f"{folder} holds no picture; ScanFuse reads {', '.join(SUFFIXES)}.")
+        for path in files:
+            entry = found.setdefault(stem(path), {})
+            if modality in entry:
+                raise UserError(f"{folder} holds {entry[modality].name} and {path.name}; keep one of them.")
+            entry[modality] = path
+    unpaired = [name for name in sorted(found) if len(found[name]) < len(folders)]
+    if unpaired and missing == "error":
+        shown = []
+        for name in unpaired[:3]:
+            lacking = [modality.upper() for modality in folders if modality not in found[name]]
+            shown.append(f"{name} (no {', '.join(lacking)})")
+        places = " and ".join(str(folder) for folder in folders.values())
+        raise UserError(
+            f"{len(unpaired)} of {len(found)} names in {places} are unpaired: {', '.join(shown)}"
+            f"{', ...' if len(unpaired) > 3 else ''}; add the missing files or remove these."
+        )
+    return {name: found[name] for name in sorted(found)}
+
+
+def table_of(index: Mapping[str, Mapping[str, Path]], pair: tuple[str, ...]) -> pd.DataFrame:
+    """The manifest's table of an index: group = id, no split, no target, "" for a missing file."""
+    columns: dict[str, list[str]] = {"id": list(index), "group": list(index)}
+    columns |= {"split": [""] * len(index), "target": [""] * len(index)}
+    columns |= {name: [str(files.get(name, "")) for files in index.values()] for name in pair}
+    return pd.DataFrame(columns, dtype=str)
+
+
+def group_of(name: str, pattern: str) -> str:
+    """The first bracket of `pattern` (the whole match if it has none) in `name`; UserError if it does not fit."""
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise UserError(f"The group pattern {pattern!r} is not a regular expression: {error}.") from error
+    if match is None:
+        raise UserError(
+            f"The name {name!r} does not fit the group pattern {pattern!r}; rename it or change the pattern."
+        )
+    return match.group(1) if match.re.groups else match.group(0)
+
+
+def _modalities(root: Path, pair: tuple[str, ...]) -> dict[str, Path]:
+    if not root.is_dir():
+        return {}
+    below = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    return {name: below[name] for name in pair if name in below}
+
+
+def _is_picture(path: Path) -> bool:
+    name = path.name.lower()
+    return path.is_file() and not name.startswith(".") and name.endswith(SUFFIXES)

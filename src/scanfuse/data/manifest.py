@@ -1,0 +1,183 @@
+"""The table every job runs from: one row a sample, one column of paths per modality."""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from scanfuse.errors import UserError
+from scanfuse.files import write_text
+
+__all__ = ["COLUMNS", "SPLITS", "Manifest", "Row", "check_groups", "common_folder"]
+
+COLUMNS = ("id", "group", "split", "target")
+SPLITS = ("train", "val", "test")
+
+_NOTE = "# note: "
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample: `paths` holds the present modalities only."""
+
+    id: str
+    group: str
+    split: str
+    target: str
+    paths: dict[str, Path]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Samples and where their files are.
+
+    Attributes:
+        table: all text. Columns id (unique), group (patient or scene), split ("train", "val", "test" or ""), target
+            (may be ""), then one column per modality with an absolute path ("" = missing), then any further columns
+            of the data set (a published folder, clinical values).
+        modalities: the path columns, in the order they were asked for.
+        notes: what a reader of the results must know, such as "leaky: ...".
+
+    Raises:
+        UserError: a column is missing, an id occurs twice, a split has another name, or a group is in two
+            splits without a note that starts with "leaky".
+    """
+
+    table: pd.DataFrame
+    modalities: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        missing = [name for name in (*COLUMNS, *self.modalities) if name not in self.table.columns]
+        if missing:
+            raise UserError(
+                f"The manifest has no column {', '.join(missing)}; it has {', '.join(map(str, self.table))}."
+            )
+        if not len(self.table):
+            raise UserError("The manifest holds no sample; check the folder or the csv file.")
+        twice = self.table["id"][self.table["id"].duplicated()]
+        if len(twice):
+            raise UserError(f"The manifest holds the id {twice.iloc[0]!r} more than once; give every row its own id.")
+        other = sorted(set(self.table["split"]) - {*SPLITS, ""})
+        if other:
+            raise UserError(f"Unknown split {other[0]!r} in the manifest; use train, val, test or leave it empty.")
+        if not self.is_leaky:
+            check_groups(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def is_leaky(self) -> bool:
+        """True if a note says that groups occur in more than one split."""
+        return any(note.startswith("leaky") for note in self.notes)
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """The samples in order."""
+        for record in self.table.to_dict("records"):
+            paths = {name: Path(record[name]) for name in self.modalities if record[name]}
+            yield Row(record["id"], record["group"], record["split"], record["target"], paths)
+
+    def subset(self, split: str) -> "Manifest":
+        """The samples of one split, in order; UserError if there are none."""
+        part = self.table[self.table["split"] == split].reset_index(drop=True)
+        if not len(part):
+            raise UserError(f"No sample is in the split {split!r}; there are: {self.describe()}.")
+        return replace(self, table=part)
+
+    def describe(self) -> str:
+        """Counts in one line, such as "train 74 of 4 groups, val 16 of 1 group"."""
+        parts = []
+        for split in (*SPLITS, ""):
+            groups = self.table.loc[self.table["split"] == split, "group"]
+            if len(groups):
+                number = groups.nunique()
+                parts.append(f"{split or 'no split'} {len(groups)} of {number} group{'' if number == 1 else 's'}")
+        return ", ".join(parts)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over ids, groups, splits, targets and paths relative to their common folder (so it can move)."""
+        root = common_folder([path for row in self.rows for path in row.paths.values()])
+        table = self.table[[*COLUMNS, *self.modalities]].copy()
+        for name in self.modalities:
+            table[name] = [_relative(path, root) for path in table[name]]
+        return hashlib.sha256(table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
+
+    def write(self, path: str | Path) -> None:
+        """Writes a CSV file; notes come first as comment lines, paths below the file's folder become relative."""
+        path = Path(path)
+        table = self.table.copy()
+        for name in self.modalities:
+            table[name] = [_relative(file, path.parent.absolute()) for file in table[name]]
+        notes = "".join(_NOTE + note.replace("\n", " ") + "\n" for note in self.notes)
+        write_text(path, notes + table.to_csv(index=False, lineterminator="\n"))
+
+    @classmethod
+    def read(cls, path: str | Path, modalities: Sequence[str]) -> "Manifest":
+        """Reads what `write` wrote, or a hand-made file with the same columns; relative paths start at its folder.
+
+        Raises:
+            UserError: missing or unreadable file, or one of the class's own checks.
+        """
+        path = Path(path)
+        notes, table = read_csv(path)
+        for name in modalities:
+            if name in table:
+                folder = path.parent.absolute()
+                table[name] = [os.path.normpath(folder / file) if file else "" for file in table[name]]
+        return cls(table, tuple(modalities), notes)
+
+
+def read_csv(path: Path) -> tuple[tuple[str, ...], pd.DataFrame]:
+    """Notes and table of a CSV file, every cell as text without surrounding blanks, empty cells as ""."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error}); save it as CSV.") from error
+    start = 0
+    while start < len(lines) and lines[start].startswith("#"):
+        start += 1
+    notes = tuple(line[len(_NOTE) :].strip() for line in lines[:start] if line.startswith(_NOTE))
+    try:
+        table = pd.read_csv(
+            io.StringIO("".join(lines[start:])), dtype=str, keep_default_na=False, skipinitialspace=True
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path} is not a CSV table ({reason}); check commas and quotes.") from error
+    table.columns = [str(name).strip() for name in table.columns]
+    return notes, table.apply(lambda column: column.str.strip())
+
+
+def check_groups(table: pd.DataFrame) -> None:
+    """Raises UserError if rows of one group lie in different splits (rows without a split do not count)."""
+    assigned = table[table["split"] != ""]
+    spread = assigned.groupby("group", sort=True)["split"].unique()
+    spread = spread[spread.map(len) > 1]
+    if len(spread):
+        splits = " and ".join(sorted(spread.iloc[0], key=SPLITS.index))
+        more = f" ({len(spread) - 1} more such)" if len(spread) > 1 else ""
+        raise UserError(
+            f"The group {spread.index[0]!r} is in {splits}{more}: the scores would be too good. "
+            "Put all its rows in one split, or leave the split column empty to have it made by group."
+        )
+
+
+def common_folder(paths: Sequence[Path]) -> Path:
+    """The deepest folder that holds all files; the root folder if there are none."""
+    return Path(os.path.commonpath([path.parent for path in paths])) if paths else Path("/")
+
+
+def _relative(path: str, root: Path) -> str:
+    if not path:
+        return ""
+    full = Path(path)
+    return full.relative_to(root).as_posix() if full.is_relative_to(root) else full.as_posix()
