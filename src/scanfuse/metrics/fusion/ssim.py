@@ -1,0 +1,83 @@
+"""Structural similarity at one scale (SSIM) and at five (MS-SSIM)."""
+
+import numpy as np
+from jaxtyping import Num
+from skimage.metrics import structural_similarity
+
+from scanfuse.metrics.fusion.inputs import checked
+
+__all__ = ["ms_ssim", "ssim"]
+
+_WINDOW = 11
+_MS_SSIM_SIDE = (_WINDOW - 1) * 2**4 + 1  # the fifth scale, a 16th of the side, must still hold one window
+
+
+def ssim(fused: Num[np.ndarray, "h w"], a: Num[np.ndarray, "h w"], b: Num[np.ndarray, "h w"]) -> float:
+    """Structural similarity to the sources: (SSIM(F, A) + SSIM(F, B)) / 2; higher is better.
+
+    SSIM(x, y) = mean of (2 mx my + C1)(2 sxy + C2) / ((mx^2 + my^2 + C1)(sx^2 + sy^2 + C2))
+
+    Convention: local moments under an 11 x 11 Gaussian of sigma 1.5, population (co)variance, C1 = (.01 * 255)^2,
+    C2 = (.03 * 255)^2, mean over the (H - 10) x (W - 10) positions where the window lies inside the image.
+    Computed by scikit-image. Range -1..1; 1 if and only if the fused image equals both sources.
+
+    NaN where a side is below 11 pixels: no window fits.
+
+    Traps: averaging over the padded full map (torchmetrics) moves the value by some .03; scikit-image's defaults are
+    a 7 x 7 box and the sample covariance; some fusion tables print the sum of the two values.
+
+    Args:
+        fused, a, b: (H, W), 0..255.
+
+    Raises:
+        ValueError: see `inputs.checked`.
+
+    Source: Wang, Bovik, Sheikh, Simoncelli 2004, equations 13-17.
+    """
+    f, a, b = checked(fused, a, b)
+    if min(f.shape) < _WINDOW:
+        return float("nan")
+    return float(
+        np.mean(
+            [
+                structural_similarity(
+                    f, source, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+                )
+                for source in (a, b)
+            ]
+        )
+    )
+
+
+def ms_ssim(fused: Num[np.ndarray, "h w"], a: Num[np.ndarray, "h w"], b: Num[np.ndarray, "h w"]) -> float:
+    """Multi-scale structural similarity: (MS-SSIM(F, A) + MS-SSIM(F, B)) / 2; higher is better.
+
+    MS-SSIM(x, y) = SSIM_5^w5 * prod over s = 1..4 of CS_s^ws,   CS = mean of (2 sxy + C2) / (sx^2 + sy^2 + C2)
+
+    Convention: weights .0448 .2856 .3001 .2363 .1333, 2 x 2 mean pooling between scales, at each scale the window,
+    constants and valid region of `ssim`; a mean CS (or SSIM_5) below 0 counts as 0, and then the product is 0.
+    Computed by piq in float64. Range 0..1; 1 if the fused image equals both sources.
+
+    NaN where a side is below 161 pixels: the window does not fit at the fifth scale. Fewer scales would be another
+    quantity under the same name.
+
+    Traps: the "MS_SSIM" of a common fusion toolbox is MEF-SSIM, a metric for exposure stacks; reflective padding
+    (torchmetrics) moved the value by up to .5 on the reference images.
+
+    Args:
+        fused, a, b: (H, W), 0..255.
+
+    Raises:
+        ValueError: see `inputs.checked`.
+
+    Source: Wang, Simoncelli, Bovik 2003, equation 7.
+    """
+    import piq  # imports torchvision, several seconds; only this function needs it
+    import torch
+
+    f, a, b = checked(fused, a, b)
+    if min(f.shape) < _MS_SSIM_SIDE:
+        return float("nan")
+    x = torch.from_numpy(np.stack([f, f])[:, None])
+    y = torch.from_numpy(np.stack([a, b])[:, None])
+    return float(piq.multi_scale_ssim(x, y, data_range=255.0))
