@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from pydantic import BaseModel
 from safetensors import SafetensorError
@@ -26,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scanfuse import config as configuration
-from scanfuse.data.manifest import Manifest
+from scanfuse.data.manifest import Manifest, read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path, write_text
 
@@ -76,6 +77,10 @@ class Run:
 
     def save_split(self, manifest: Manifest) -> None:
         manifest.write(self.split_file)
+
+    def split(self) -> pd.DataFrame:
+        """The samples that the run was given: columns id, group and split, among others."""
+        return read_csv(self.split_file)[1]
 
     def save_json(self, name: str, content: dict[str, Any]) -> None:
         write_text(self.path / name, json.dumps(content, indent=2, sort_keys=False) + "\n")

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.config import TrainConfig
+from scanfuse.data.manifest import Manifest
 from scanfuse.doctor import environment
 from scanfuse.errors import UserError
 from scanfuse.progress import Progress
@@ -75,7 +76,7 @@ def train(config: BaseModel, data: str | Path, out: str | Path, *, quiet: bool =
     run.save_config(config)
     run.save_split(manifest)
     run.save_json("environment.json", environment())
-    return _Training(system, manifest, run, quiet).fit()
+    return _Training(system, manifest, run, Path(data), quiet).fit()
 
 
 def resume(path: str | Path, data: str | Path | None = None, *, quiet: bool = False) -> Run:
@@ -92,13 +93,14 @@ def resume(path: str | Path, data: str | Path | None = None, *, quiet: bool = Fa
     prepare_threads(config)
     system = system_type(config)
     state = run.load_checkpoint()
-    manifest = system.open_data(Path(data if data is not None else state["data"]))
+    source = Path(data if data is not None else state["data"])
+    manifest = system.open_data(source)
     if manifest.digest != state["split_digest"]:
         raise UserError(
-            f"The data at {data or state['data']} gives another split than the one that {path} was trained on; "
+            f"The data at {source} gives another split than the one that {path} was trained on; "
             "resume needs the same files."
         )
-    training = _Training(system, manifest, run, quiet)
+    training = _Training(system, manifest, run, source, quiet)
     training.restore(state)
     return training.fit()
 
@@ -110,16 +112,11 @@ def prepare_threads(config: Any) -> None:
 
 
 class _Training:
-    def __init__(self, system: systems.System, manifest: Any, run: Run, quiet: bool) -> None:
-        self.system, self.manifest, self.run, self.quiet = system, manifest, run, quiet
+    def __init__(self, system: systems.System, manifest: Manifest, run: Run, source: Path, quiet: bool) -> None:
+        self.system, self.manifest, self.run, self.source, self.quiet = system, manifest, run, source, quiet
         self.settings: TrainConfig = system.config.train
         self.train_data = system.dataset(manifest.subset("train"), train=True)
         self.val_data = system.dataset(manifest.subset("val"), train=False)
-        if len(self.train_data) == 0 or len(self.val_data) == 0:
-            raise UserError(
-                f"Training needs samples in the splits train and val; found {len(self.train_data)} and "
-                f"{len(self.val_data)}. Check with: scanfuse data check"
-            )
         # A second run in the same process may ask for another precision; accelerate keeps it in a singleton.
         AcceleratorState._reset_state(reset_partial_state=True)
         device = self.settings.device
@@ -144,12 +141,12 @@ class _Training:
         with self._stop_on_interrupt(), Progress(total, quiet=self.quiet) as progress:
             while self.state.epoch < self.settings.epochs:
                 self._train_epoch(progress)
-                improved = self._validate(progress)
+                self._validate(progress)
                 self.state.epoch += 1
                 self.state.step_in_epoch = 0
                 self.state.sums = {}
                 self.state.seconds = 0.0
-                self._save(improved)
+                self._save()
                 if self._patience_is_over():
                     progress.note(f"no improvement for {self.settings.patience} epochs: stopped")
                     break
@@ -186,7 +183,7 @@ class _Training:
                 self._update()
                 if self.stop.is_set() and state.step_in_epoch < self.batches_per_epoch:
                     state.seconds += time.perf_counter() - started
-                    self._save(improved=False)
+                    self._save()
                     raise Interrupted(
                         f"Stopped in epoch {state.epoch + 1}; the state is saved. "
                         f"Continue with: scanfuse train --resume {self.run.path}"
@@ -208,7 +205,7 @@ class _Training:
             self.average.update(self.system.model, self.state.updates)
 
     @torch.no_grad()
-    def _validate(self, progress: Progress) -> bool:
+    def _validate(self, progress: Progress) -> None:
         state = self.state
         model = self.system.model
         own = {name: tensor.clone() for name, tensor in model.state_dict().items()} if self.average else None
@@ -236,7 +233,6 @@ class _Training:
         if own is not None:
             model.load_state_dict(own)
         progress.epoch(row, improved)
-        return improved
 
     def _record(self, row: dict[str, float]) -> dict[str, Any]:
         import scanfuse
@@ -247,7 +243,7 @@ class _Training:
             "parameters": sum(p.numel() for p in self.system.model.parameters()),
             "best_epoch": self.state.best_epoch,
             "validation": {key: value for key, value in row.items() if key.startswith("val_")},
-            "samples": {name: len(self.manifest.subset(name)) for name in ("train", "val", "test")},
+            "samples": self.manifest.describe(),
             "split_digest": self.manifest.digest,
             "split_notes": list(self.manifest.notes),
         }
@@ -256,7 +252,7 @@ class _Training:
         waited = self.state.epoch - self.state.best_epoch
         return bool(self.settings.patience) and waited >= self.settings.patience
 
-    def _save(self, improved: bool) -> None:
+    def _save(self) -> None:
         state = self.state
         self.run.save_history(state.history)
         self.run.save_checkpoint(
@@ -267,7 +263,7 @@ class _Training:
                 "rng": torch.get_rng_state(),
                 "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 "progress": {**vars(state), "history": [dict(row) for row in state.history]},
-                "data": str(self.manifest.root),
+                "data": str(self.source.absolute()),
                 "split_digest": self.manifest.digest,
             }
         )

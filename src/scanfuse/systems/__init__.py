@@ -22,6 +22,7 @@ class System(Protocol):
     """What the engines need to know of a system. A system is built by `System(config)` and nothing else."""
 
     Config: ClassVar[type["BaseModel"]]
+    phantom: ClassVar[str]
     config: Any
     model: "nn.Module"
     modalities: tuple[str, ...]

@@ -59,11 +59,7 @@ def fusion_loss(
         gradient = (sobel_magnitude(fused) - edges).abs().mean()
         similarity = 0.5 * sum(ssim_pair(fused, a, b))
         ssim_loss = 1 - similarity
-        total = (
-            weights.pixel_weight * pixel
-            + weights.gradient_weight * gradient
-            + weights.ssim_weight * ssim_loss
-        )
+        total = weights.pixel_weight * pixel + weights.gradient_weight * gradient + weights.ssim_weight * ssim_loss
     return {
         "loss": total,
         "pixel": pixel.detach(),

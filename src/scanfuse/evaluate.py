@@ -1,0 +1,245 @@
+"""The evaluation engine: runs and plain baselines on the same held-out samples, with intervals over cases.
+
+A table's interval is a percentile bootstrap over groups (patients, cases), because the samples of one case are
+not independent. Rows of several runs stand in one table when the runs were trained on the same split.
+"""
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import track
+from rich.table import Table
+
+from scanfuse.data.manifest import Manifest
+from scanfuse.errors import UserError
+from scanfuse.files import write_text
+from scanfuse.predict import Predictor
+from scanfuse.stats.bootstrap import interval
+
+__all__ = ["Cell", "Evaluation", "evaluate", "leakage", "markdown", "print_table"]
+
+Split = Literal["test", "val", "train", "all"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean of one metric for one method and its 95 % interval over cases (nan with fewer than two cases)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass
+class Evaluation:
+    """The outcome of `evaluate`.
+
+    Attributes:
+        split: which samples were used.
+        samples, groups: how many samples and cases.
+        methods: names in table order, runs first.
+        better: metric -> higher, lower or none.
+        cells: method -> metric -> Cell.
+        rows: one dictionary per method and sample.
+        notes: what a reader must know (leaky splits, few cases).
+    """
+
+    split: str
+    samples: int
+    groups: int
+    methods: list[str]
+    better: dict[str, str]
+    cells: dict[str, dict[str, Cell]]
+    rows: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
+
+
+def evaluate(
+    predictors: dict[str, Predictor],
+    data: str | Path,
+    *,
+    split: Split = "test",
+    out: str | Path | None = None,
+    pictures: int = 6,
+    quiet: bool = False,
+) -> Evaluation:
+    """Scores runs and the system's baselines on the same samples.
+
+    Args:
+        predictors: by the name that the table shows; all of one system and trained on the same split.
+        data: folder or manifest with the data.
+        split: which part; samples that the runs have never seen a case of count as test.
+        out: folder for table.md, evaluation.json, per_sample.csv and gallery.png; None writes nothing.
+        pictures: rows of the gallery, spread over the cases; 0 = none.
+
+    Raises:
+        UserError: no samples, runs that do not belong together, or a leak.
+    """
+    manifest = _assign(predictors, data)
+    chosen = manifest if split == "all" else manifest.subset(split)
+    notes = list(manifest.notes)
+    if split in ("train", "all"):
+        notes.append("the models were trained on some or all of these samples")
+    first = next(iter(predictors.values()))
+    loaders = [predictor.each(chosen) for predictor in predictors.values()]
+    rows: list[dict[str, Any]] = []
+    shown = _spread(chosen, pictures)
+    gallery: list[dict[str, Any]] = []
+    for index, outcomes in enumerate(
+        track(zip(*loaders, strict=True), "evaluating", len(chosen), transient=True, disable=quiet)
+    ):
+        results = {name: outcome[1] for name, outcome in zip(predictors, outcomes, strict=True)}
+        baselines = first.system.baselines(outcomes[0][0])
+        results |= {name: found[0] for name, found in baselines.items()}
+        for name, result in results.items():
+            scores = first.system.score(result)
+            rows.append({"method": name, "id": result.id, "group": result.group, **scores})
+        if index in shown:
+            gallery.append(results)
+    evaluation = _summarise(rows, first.system.metrics(), split, notes)
+    if out is not None:
+        _write(evaluation, Path(out))
+        if gallery:
+            first.system.gallery(gallery, Path(out) / "gallery.png")
+    return evaluation
+
+
+def leakage(manifest: Manifest, trained_on: pd.DataFrame) -> list[str]:
+    """Groups that stand in the training split of a run and among the test rows of `manifest`."""
+    seen = set(trained_on.loc[trained_on["split"].isin(["train", "val"]), "group"])
+    tested = set(manifest.table.loc[manifest.table["split"] == "test", "group"])
+    return sorted(seen & tested)
+
+
+def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
+    """The table on the console: one row per metric, one column per method, the best mean of each row in bold."""
+    table = Table(title=_title(evaluation), title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    for method in evaluation.methods:
+        table.add_column(method, justify="right")
+    best = _best(evaluation)
+    for metric, direction in evaluation.better.items():
+        cells = [evaluation.cells[method][metric] for method in evaluation.methods]
+        texts = [
+            f"[bold]{cell.mean:.3f}[/bold]" if method in best[metric] else f"{cell.mean:.3f}"
+            for method, cell in zip(evaluation.methods, cells, strict=True)
+        ]
+        ranges = [f" [dim]{escape(_range(cell))}[/dim]" if _range(cell) else "" for cell in cells]
+        table.add_row(metric + _ARROWS[direction], *(t + r for t, r in zip(texts, ranges, strict=True)))
+    console = console or Console()
+    console.print(table)
+    for note in evaluation.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """The same table in Markdown; a cell is the mean and its interval."""
+    best = _best(evaluation)
+    lines = [f"{_title(evaluation)}.", "", "| metric | " + " | ".join(evaluation.methods) + " |"]
+    lines.append("|---" * (len(evaluation.methods) + 1) + "|")
+    for metric, direction in evaluation.better.items():
+        cells = [metric + _ARROWS[direction]]
+        for method in evaluation.methods:
+            cell = evaluation.cells[method][metric]
+            mean = f"**{cell.mean:.3f}**" if method in best[metric] else f"{cell.mean:.3f}"
+            cells.append(f"{mean} {_range(cell)}".strip())
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *(f"Note: {note}." for note in evaluation.notes)]).rstrip() + "\n"
+
+
+_ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
+
+
+def _assign(predictors: dict[str, Predictor], data: str | Path) -> Manifest:
+    """The data with the split that the runs were trained on; unknown samples are test samples."""
+    names = list(predictors)
+    first = predictors[names[0]]
+    manifest = first.system.open_data(Path(data))
+    recorded = {name: predictors[name].run.split() for name in names}
+    base = dict(zip(recorded[names[0]]["id"], recorded[names[0]]["split"], strict=True))
+    for name in names[1:]:
+        if predictors[name].system.config.system != first.system.config.system:
+            raise UserError(f"{names[0]} and {name} are runs of different systems: evaluate them one by one.")
+        if dict(zip(recorded[name]["id"], recorded[name]["split"], strict=True)) != base:
+            raise UserError(f"{names[0]} and {name} were trained on different splits: a shared table would mislead.")
+    known = manifest.table.assign(split=[base.get(sample, "test") for sample in manifest.table["id"]])
+    manifest = replace(manifest, table=known)
+    shared = leakage(manifest, recorded[names[0]])
+    if shared and not manifest.is_leaky:
+        raise UserError(
+            f"The cases {', '.join(shared[:5])} are in the training of {names[0]} and among the test samples: "
+            "the result would be too good. Remove them, or use --on all to see it labelled as such."
+        )
+    return manifest
+
+
+def _spread(manifest: Manifest, count: int) -> set[int]:
+    """Positions of about `count` samples spread evenly, so that a gallery shows several cases."""
+    total = len(manifest)
+    count = min(count, total)
+    return {round((index + 0.5) * total / count - 0.5) for index in range(count)} if count else set()
+
+
+def _summarise(rows: list[dict[str, Any]], better: dict[str, str], split: str, notes: list[str]) -> Evaluation:
+    table = pd.DataFrame(rows)
+    methods = list(dict.fromkeys(table["method"]))
+    cells = {
+        method: {metric: Cell(*interval(part[metric].to_numpy(), part["group"].to_numpy())) for metric in better}
+        for method in methods
+        for part in [table[table["method"] == method]]
+    }
+    groups = table["group"].nunique()
+    if groups < 5:
+        notes = [*notes, f"only {groups} case(s): the intervals say little about other patients"]
+    samples = len(table) // len(methods)
+    return Evaluation(split, samples, groups, methods, better, cells, rows, notes)
+
+
+def _write(evaluation: Evaluation, out: Path) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(evaluation.rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(evaluation.rows)
+    write_text(out / "per_sample.csv", text.getvalue())
+    write_text(out / "table.md", markdown(evaluation))
+    content = {key: value for key, value in asdict(evaluation).items() if key != "rows"}
+    write_text(out / "evaluation.json", json.dumps(_without_nan(content), indent=2) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no nan and no infinity; both become null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _title(evaluation: Evaluation) -> str:
+    return (
+        f"{evaluation.samples} {evaluation.split} samples of {evaluation.groups} cases; "
+        "mean and 95 % interval over cases"
+    )
+
+
+def _best(evaluation: Evaluation) -> dict[str, set[str]]:
+    """Metric -> methods with the best mean as shown (three digits), so that ties are all marked."""
+    found: dict[str, set[str]] = {}
+    for metric, direction in evaluation.better.items():
+        sign = {"higher": 1, "lower": -1, "none": 0}[direction]
+        means = {m: round(evaluation.cells[m][metric].mean, 3) * sign for m in evaluation.methods}
+        finite = [value for value in means.values() if math.isfinite(value)]
+        found[metric] = {m for m, v in means.items() if sign and finite and v == max(finite)}
+    return found
+
+
+def _range(cell: Cell) -> str:
+    return f"[{cell.low:.3f},{cell.high:.3f}]" if math.isfinite(cell.low) else ""

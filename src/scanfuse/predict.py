@@ -1,0 +1,127 @@
+"""The prediction engine: a trained run applied to one pair or to a folder.
+
+predictor = scanfuse.load("runs/brain")
+result = predictor.predict(mri="mri.png", ct="ct.png")
+result.pixels                      # the fused image, in the range and depth of its source
+"""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from torch.utils.data import DataLoader
+
+from scanfuse import config as configuration
+from scanfuse import systems
+from scanfuse.data.manifest import Manifest
+from scanfuse.data.sample import single_sample
+from scanfuse.errors import UserError
+from scanfuse.run import Run, open_run
+from scanfuse.train import to_device
+
+__all__ = ["Predictor", "load", "predict_folder"]
+
+
+class Predictor:
+    """A trained system, ready to be applied.
+
+    Attributes:
+        run: the run folder.
+        system: the system with the best weights, in evaluation mode.
+        device: where it computes.
+    """
+
+    def __init__(self, run: Run, *, device: str = "auto") -> None:
+        content = run.config()
+        system_type = systems.load(str(content.get("system")))
+        self.run = run
+        self.system = system_type(configuration.build(system_type.Config, content))
+        weights = run.load_weights()
+        try:
+            self.system.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(
+                f"{run.weights_file} does not fit config.yaml: {str(error).splitlines()[-1].strip()}"
+            ) from None
+        self.device = choose_device(device)
+        self.system.model.to(self.device).eval()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return self.system.modalities
+
+    def predict(self, **inputs: Any) -> Any:
+        """The result for one sample.
+
+        Args:
+            inputs: for each modality a path, or a numpy array (H, W) or (H, W, 3): uint8, uint16, or float (then its
+                own smallest and largest value are its range).
+
+        Raises:
+            UserError: a modality is missing or unknown, or a file cannot be read.
+        """
+        for name in inputs:
+            if name not in self.modalities:
+                near = difflib.get_close_matches(name, self.modalities, n=1) or self.modalities
+                raise UserError(
+                    f"This run knows no input {name!r}; it takes {_both(self.modalities)} (not {near[0]!r}?)."
+                )
+        missing = [name for name in self.modalities if inputs.get(name) is None]
+        if missing:
+            raise UserError(f"The input {missing[0]!r} is missing; this run takes {_both(self.modalities)}.")
+        sample = single_sample({name: inputs[name] for name in self.modalities})
+        return self.batch(self.system.collate([sample]))[0]
+
+    def batch(self, batch: dict[str, Any]) -> list[Any]:
+        """The results for a batch of the system's data set."""
+        return self.system.predict(to_device(batch, self.device))
+
+    def each(self, manifest: Manifest) -> Iterator[tuple[dict[str, Any], Any]]:
+        """Batch (of one sample) and result for every row, in order."""
+        loader = DataLoader(self.system.dataset(manifest, train=False), collate_fn=self.system.collate)
+        for batch in loader:
+            yield batch, self.batch(batch)[0]
+
+
+def load(run_or_hub_id: str | Path, *, device: str = "auto") -> Predictor:
+    """A predictor from a run folder, or from a run that was uploaded to the Hugging Face Hub as `owner/name`."""
+    path = Path(run_or_hub_id)
+    text = str(run_or_hub_id)
+    if not path.exists() and text.count("/") == 1 and not text.startswith((".", "/")):
+        try:
+            path = Path(huggingface_hub.snapshot_download(text, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"There is no run folder {text}, and it cannot be had from the Hub: {reason}") from None
+    return Predictor(open_run(path), device=device)
+
+
+def predict_folder(predictor: Predictor, data: str | Path, out: str | Path) -> list[Path]:
+    """Predicts every sample under `data` and writes the results; returns the main files."""
+    manifest = predictor.system.open_data(Path(data))
+    return [predictor.system.save(result, Path(out))[0] for _, result in predictor.each(manifest)]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where there is one.
+
+    Raises:
+        UserError: torch does not know it or cannot use it.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"The device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _both(names: tuple[str, ...]) -> str:
+    return " and ".join(names)
