@@ -1,0 +1,24 @@
+"""Fusion by the mean of two maps: what a fusion block has to beat."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["AverageFusion"]
+
+
+class AverageFusion(nn.Module):
+    """fused = W ((x + y) / 2) + b on every position; symmetric in x and y. Parameters: c^2 + c.
+
+    Args:
+        dim: c.
+
+    Shape:
+        x, y (b, h, w, c) -> (b, h, w, c).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b h w c"], y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+        return self.proj((x + y) / 2)

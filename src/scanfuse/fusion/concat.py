@@ -1,0 +1,25 @@
+"""Fusion by stacking channels: the plain learned baseline."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["ConcatFusion"]
+
+
+class ConcatFusion(nn.Module):
+    """fused = W [x, y] + b on every position. Parameters: 2 c^2 + c.
+
+    Args:
+        dim: c.
+
+    Shape:
+        x, y (b, h, w, c) -> (b, h, w, c).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(2 * dim, dim)
+
+    def forward(self, x: Float[Tensor, "b h w c"], y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+        return self.proj(torch.cat([x, y], dim=-1))

@@ -1,0 +1,113 @@
+"""The parameters of a selective state-space model over routes: their initial values and their projections.
+
+Every Mamba-like layer of this library owns the same five tensors, one slice per route, in the layout of the published
+VMamba checkpoints. Letters: K routes, I inner channels, N states per channel, R rank of the step size, L positions.
+
+    x_proj_weight  (K, R + 2N, I)   position -> (step size, B, C)
+    dt_projs_weight (K, I, R)       step size, rank R -> I channels
+    dt_projs_bias  (K, I)           added to the step size before softplus
+    A_logs         (K * I, N)       A = -exp(A_logs)
+    Ds             (K * I)          skip connection
+
+They are raw parameters, not `nn.Linear` modules: a model-wide `model.apply(init)` that resets every Linear must not
+destroy the special initial values of the step size.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "SSMParameters",
+    "dt_rank_for",
+    "initial_dt_bias",
+    "initial_ssm",
+    "project",
+    "transition",
+    "without_weight_decay",
+]
+
+_UNDECAYED = ("A_logs", "Ds", "dt_projs_bias")
+
+
+class SSMParameters(NamedTuple):
+    """The five tensors, in the order of the module docstring."""
+
+    x_proj_weight: nn.Parameter
+    dt_projs_weight: nn.Parameter
+    dt_projs_bias: nn.Parameter
+    A_logs: nn.Parameter
+    Ds: nn.Parameter
+
+
+def dt_rank_for(dim: int) -> int:
+    """Rank of the step-size projection: ceil(dim / 16), with dim the width of the model (not the inner width)."""
+    return math.ceil(dim / 16)
+
+
+def initial_dt_bias(num_routes: int, d_inner: int, *, low: float = 1e-3, high: float = 0.1) -> Tensor:
+    """Bias (K, I) for which softplus(bias) is log-uniform in [low, high], drawn independently for every route.
+
+    softplus^-1(t) = t + log(1 - exp(-t)). The published ClinicalFMamba code does this for its first route only.
+    """
+    dt = torch.exp(torch.empty(num_routes, d_inner).uniform_(math.log(low), math.log(high))).clamp_min(1e-4)
+    return dt + torch.log(-torch.expm1(-dt))
+
+
+def initial_ssm(num_routes: int, d_inner: int, d_state: int, dt_rank: int) -> SSMParameters:
+    """Fresh parameters: S4D-real A (1..N on every channel), D = 1, step sizes log-uniform in [0.001, 0.1].
+
+    x_proj is uniform in +-1/sqrt(I) (what a bias-free `nn.Linear` gets), dt_projs_weight uniform in +-1/sqrt(R).
+
+    Source: Gu and Dao, "Mamba", 2023, section 3.6; Liu et al., "VMamba", 2024.
+    """
+    x_proj = torch.empty(num_routes, dt_rank + 2 * d_state, d_inner).uniform_(-1, 1) / math.sqrt(d_inner)
+    dt_weight = torch.empty(num_routes, d_inner, dt_rank).uniform_(-1, 1) / math.sqrt(dt_rank)
+    a_logs = torch.log(torch.arange(1, d_state + 1, dtype=torch.float32)).repeat(num_routes * d_inner, 1)
+    return SSMParameters(
+        nn.Parameter(x_proj),
+        nn.Parameter(dt_weight),
+        nn.Parameter(initial_dt_bias(num_routes, d_inner)),
+        nn.Parameter(a_logs),
+        nn.Parameter(torch.ones(num_routes * d_inner)),
+    )
+
+
+def transition(a_logs: Tensor, num_routes: int) -> Tensor:
+    """A = -exp(A_logs) as (K, I, N) from (K * I, N); negative, so every state decays."""
+    return -torch.exp(a_logs).unflatten(0, (num_routes, -1))
+
+
+def project(x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Position-wise (delta, B, C) of every route, all in the natural order of the map.
+
+    Args:
+        x: (batch, L, I) seen by all routes alike, or (batch, L, K, I) one map per route.
+        x_proj_weight: (K, R + 2N, I). dt_projs_weight: (K, I, R).
+
+    Returns:
+        delta (batch, L, K, I) without bias and before softplus, B and C (batch, L, K, N).
+    """
+    num_routes, _, rank = dt_projs_weight.shape
+    if x.dim() == 3:
+        dbc = F.linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (num_routes, -1))
+    else:
+        dbc = torch.einsum("blki,kri->blkr", x, x_proj_weight)
+    num_states = (dbc.shape[-1] - rank) // 2
+    dt, B, C = dbc.split([rank, num_states, num_states], dim=-1)
+    return torch.einsum("blkr,kir->blki", dt, dt_projs_weight), B, C
+
+
+def without_weight_decay(module: nn.Module) -> frozenset[str]:
+    """Names of the parameters that an optimiser should not decay: A_logs, Ds, all biases and all norms.
+
+    Decay would pull A towards -1 and the step sizes towards softplus(0), away from what they are initialised for.
+    """
+    return frozenset(
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.dim() <= 1 or name.rpartition(".")[2] in _UNDECAYED or name.endswith("bias")
+    )

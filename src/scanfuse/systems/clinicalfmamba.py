@@ -1,0 +1,234 @@
+"""ClinicalFMamba: two registered images become one that keeps what each of them shows.
+
+Idea. A convolutional encoder, the same for both modalities, finds local structure; stacks of Mamba blocks, one per
+modality, relate every position of the reduced map to every other in linear time; cross Mamba blocks scan each
+modality with parameters computed from the other one; a decoder goes back to the image, where channel attention lets
+the first features of both modalities in. No labels: the loss compares the fused image with its sources.
+
+    a (b,1,h,w) --+                                                              widths of `base`
+                  +- stack -> Conv3 -> s ---------------------------------+      s   32 @ h, w
+    b (b,1,h,w) --+             |                                         |
+                     Down, DGCB dilation 1                                |      32 @ h/2
+                     Down, DGCB dilation 3                                |      64 @ h/4
+                     Down, DGCB dilation 5                                |     128 @ h/8
+                       |                |                                 |
+                  5 LatentMamba    5 LatentMamba                          |      four routes each
+                       +- ChannelMix x2 -+                                |
+                       +--- fusion ------+    CrossMambaFusion            |      one map, 128 @ h/8
+                               |                                          |
+                     3 x (t + Mamba(LN t)), LN                            |
+                     (Up 2, Conv3, LeakyReLU, norm) x 3                   |      64 @ h/4, 32 @ h/2, 32 @ h
+                               f                                          |
+                     f + CMCA(s_a, s_b) + CMCA(s_b, s_a)  <---------------+
+                     sigmoid(Conv3)  ->  fused (b,1,h,w) in (0,1)
+
+Parameters: `base` has 3,168,961 and uses every one of them. The publication says 4.05 M; its code has 4,120,289 in
+the variant for 128 x 128 images, of which 3,155,521 take part in the computation. Ours adds the third reduction and
+enlargement that images of 256 x 256 need (13,440).
+
+Differences from the publication
+* Maps of any size: inputs are padded by replication to a multiple of the total stride and the result is cropped. The
+  published code is wired for one size.
+* Both modalities pass the shared encoder in one batch, so batch norm sees the statistics in training that it uses in
+  evaluation. The published code normalises each modality by itself in training and by a mixture in evaluation.
+* Decoder stages are Conv3, LeakyReLU, norm, as the paper's figure says. The code puts the norm right behind the
+  convolution in some stages, which makes the bias of that convolution a parameter without effect.
+* The step-size bias of all routes has Mamba's initial values; the code does this for the first route only.
+* CMCA pools the reference and scales the query, as the paper says; the code names them the other way round.
+* `norm="group"` is ours, for batches of one.
+
+Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and its published code.
+"""
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from scanfuse.fusion.average import AverageFusion
+from scanfuse.fusion.channel_attention import CMCA
+from scanfuse.fusion.concat import ConcatFusion
+from scanfuse.fusion.cross_mamba import CrossMambaFusion
+from scanfuse.layers.conv import DGCB, LEAK, Norm, norm_2d
+from scanfuse.layers.mamba import LatentMamba, Mamba, RouteSet
+
+__all__ = ["PRESETS", "Model", "ModelConfig"]
+
+
+class ModelConfig(BaseModel):
+    """The network. The defaults are the published widths for 256 x 256 images (`base`).
+
+    Attributes:
+        channels: widths of the three encoder stages; the first is also the width of the stem.
+        dilations: of the gated convolution blocks.
+        stem_stride: 2 halves the map before the first stage (images of 256 x 256), 1 does not (128 x 128).
+        latent_blocks: Mamba blocks per modality.
+        decoder_blocks: Mamba blocks after the fusion.
+        d_state: states per channel; `mix_state`: those of the channel mix.
+        expand: inner width of the Mamba blocks over their width.
+        fusion: how the two latent maps become one: cross Mamba, stacked channels, or their mean.
+        routes: orders in which the 2D blocks read a map: four, or row by row only.
+        cmca: whether the stem features of both modalities enter the decoder through channel attention.
+        norm: of the convolutional part; `group` does not depend on the batch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: tuple[int, int, int] = (32, 64, 128)
+    dilations: tuple[int, int, int] = (1, 3, 5)
+    stem_stride: Literal[1, 2] = 2
+    latent_blocks: int = Field(default=5, ge=1)
+    decoder_blocks: int = Field(default=3, ge=0)
+    d_state: int = Field(default=8, ge=1)
+    mix_state: int = Field(default=16, ge=1)
+    expand: int = Field(default=2, ge=1)
+    fusion: Literal["cross_mamba", "concat", "mean"] = "cross_mamba"
+    routes: RouteSet = "cross"
+    cmca: bool = True
+    norm: Norm = "batch"
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image per position of the latent map, along each side."""
+        return 4 * self.stem_stride
+
+
+PRESETS: dict[str, ModelConfig] = {
+    "base": ModelConfig(),
+    "tiny": ModelConfig(channels=(8, 16, 32), latent_blocks=1, decoder_blocks=1),
+}
+"""`base`: 3,168,961 parameters. `tiny`: for demonstrations and tests."""
+
+
+class Encoder(nn.Module):
+    """Three stages, each a strided 2x2 convolution and a DGCB: s (b, c0, h, w) -> (b, c2, h/stride, w/stride)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c0, c1, c2 = config.channels
+        stages: list[nn.Module] = []
+        if config.stem_stride == 2:
+            stages.append(nn.Conv2d(c0, c0, 2, stride=2))
+        stages.append(DGCB(c0, dilation=config.dilations[0], norm=config.norm))
+        for before, after, dilation in zip((c0, c1), (c1, c2), config.dilations[1:], strict=True):
+            stages.append(nn.Conv2d(before, after, 2, stride=2))
+            stages.append(DGCB(after, dilation=dilation, norm=config.norm))
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, s: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        return self.stages(s)
+
+
+class ChannelMix(nn.Module):
+    """Lets the two modalities exchange every second channel, twice with the same weights.
+
+    Twice:  r_i = t_i + r_i;  n_i = LN_i(r_i);  the even channels of n_a and n_b change places;  t_i = Mamba_i(n_i).
+    r_i starts as the encoder's map. t_a, t_b, r_a, r_b (b, h, w, c) -> t_a, t_b. The paper does not name this part.
+    """
+
+    def __init__(self, dim: int, *, d_state: int, expand: int) -> None:
+        super().__init__()
+        self.norm_a = nn.LayerNorm(dim)
+        self.norm_b = nn.LayerNorm(dim)
+        self.mamba_a = Mamba(dim, d_state=d_state, expand=expand)
+        self.mamba_b = Mamba(dim, d_state=d_state, expand=expand)
+
+    def forward(self, t_a: Tensor, t_b: Tensor, r_a: Tensor, r_b: Tensor) -> tuple[Tensor, Tensor]:
+        size = t_a.shape[1:3]
+        is_even = torch.arange(t_a.shape[3], device=t_a.device) % 2 == 0
+        for _ in range(2):
+            r_a, r_b = t_a + r_a, t_b + r_b
+            n_a, n_b = self.norm_a(r_a), self.norm_b(r_b)
+            t_a = self.mamba_a(torch.where(is_even, n_b, n_a).flatten(1, 2)).unflatten(1, size)
+            t_b = self.mamba_b(torch.where(is_even, n_a, n_b).flatten(1, 2)).unflatten(1, size)
+        return t_a, t_b
+
+
+class Decoder(nn.Module):
+    """Fused latent map (b, h, w, c2) -> features f (b, c0, stride h, stride w)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c0, c1, c2 = config.channels
+        self.norms = nn.ModuleList(nn.LayerNorm(c2) for _ in range(config.decoder_blocks))
+        self.mambas = nn.ModuleList(
+            Mamba(c2, d_state=config.d_state, expand=config.expand) for _ in range(config.decoder_blocks)
+        )
+        self.norm = nn.LayerNorm(c2)
+        widths = [c2, c1, c0] + [c0] * (config.stem_stride - 1)
+        stages: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            stages += [
+                nn.Upsample(scale_factor=2, mode="nearest"),
+                nn.Conv2d(before, after, 3, padding=1),
+                nn.LeakyReLU(LEAK),
+                norm_2d(config.norm, after),
+            ]
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, t: Float[Tensor, "b h w c"]) -> Float[Tensor, "b c0 h2 w2"]:
+        size = t.shape[1:3]
+        for norm, mamba in zip(self.norms, self.mambas, strict=True):
+            t = t + mamba(norm(t).flatten(1, 2)).unflatten(1, size)
+        return self.stages(self.norm(t).permute(0, 3, 1, 2))
+
+
+class Model(nn.Module):
+    """The whole network: a, b (batch, 1, h, w) in [0, 1] -> fused (batch, 1, h, w) in (0, 1), any h and w.
+
+    Raises:
+        ValueError: the two images differ in shape or do not have one channel.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c0, _, c2 = config.channels
+
+        def latent_stack() -> nn.Sequential:
+            return nn.Sequential(
+                *(
+                    LatentMamba(c2, route_set=config.routes, d_state=config.d_state, expand=config.expand)
+                    for _ in range(config.latent_blocks)
+                )
+            )
+
+        self.stem = nn.Conv2d(1, c0, 3, padding=1)
+        self.encoder = Encoder(config)
+        self.latent_a = latent_stack()
+        self.latent_b = latent_stack()
+        self.mix = ChannelMix(c2, d_state=config.mix_state, expand=config.expand)
+        self.fusion: nn.Module
+        if config.fusion == "cross_mamba":
+            self.fusion = CrossMambaFusion(c2, route_set=config.routes, d_state=config.d_state, expand=config.expand)
+        elif config.fusion == "concat":
+            self.fusion = ConcatFusion(c2)
+        else:
+            self.fusion = AverageFusion(c2)
+        self.decoder = Decoder(config)
+        if config.cmca:
+            self.cmca = CMCA(c0)
+        self.head = nn.Conv2d(c0, 1, 3, padding=1)
+
+    def forward(self, a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+        if a.shape != b.shape or a.shape[1] != 1:
+            raise ValueError(
+                f"need two maps (batch, 1, h, w) of one shape, not {tuple(a.shape)} and {tuple(b.shape)}"
+            )
+        height, width = a.shape[2:]
+        stride = self.config.stride
+        pair = F.pad(torch.cat([a, b]), (0, -width % stride, 0, -height % stride), mode="replicate")
+        s = self.stem(pair)
+        e_a, e_b = self.encoder(s).permute(0, 2, 3, 1).chunk(2)
+        t_a, t_b = self.mix(self.latent_a(e_a), self.latent_b(e_b), e_a, e_b)
+        f = self.decoder(self.fusion(t_a, t_b))
+        if self.config.cmca:
+            s_a, s_b = s.chunk(2)
+            f = f + self.cmca(s_a, s_b) + self.cmca(s_b, s_a)
+        # The last layer is float32 under autocast too: bfloat16 pixels would have fewer than 8 bits.
+        with torch.autocast(f.device.type, enabled=False):
+            return torch.sigmoid(self.head(f.to(self.head.weight.dtype)))[..., :height, :width]

@@ -1,0 +1,112 @@
+"""What every layer and every fusion block holds, run over the listing of their folders."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import scanfuse
+from scanfuse.fusion.average import AverageFusion
+from scanfuse.fusion.channel_attention import CMCA
+from scanfuse.fusion.concat import ConcatFusion
+from scanfuse.fusion.cross_mamba import CrossMambaBlock, CrossMambaFusion
+from scanfuse.layers.conv import DGCB
+from scanfuse.layers.drop_path import DropPath
+from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteMixer
+from scanfuse.layers.route_conv import RouteConv
+from scanfuse.layers.ss2d import PLAIN, SS2D
+from scanfuse.layers.vss import MLP, VSSBlock
+from scanfuse.ops import routes
+
+MAP = (2, 5, 6, 16)
+SEQUENCE = (2, 30, 16)
+IMAGE = (2, 16, 5, 6)
+CROSS = routes.cross(5, 6)
+
+# For every file of the two folders, its modules: a constructor, the shapes of the inputs, further arguments.
+Case = tuple[Callable[[], nn.Module], list[tuple[int, ...]], list[Tensor]]
+MEMBERS: dict[str, list[Case]] = {
+    "layers.conv": [
+        (lambda: DGCB(16, dilation=3), [IMAGE], []),
+        (lambda: DGCB(16, norm="group"), [IMAGE], []),
+    ],
+    "layers.drop_path": [(lambda: DropPath(0.0), [MAP], [])],
+    "layers.mamba": [
+        (lambda: RouteMixer(16, num_routes=4, d_state=2, dt_rank=1), [SEQUENCE], [CROSS]),
+        (lambda: Mamba(16), [SEQUENCE], []),
+        (lambda: BidirectionalMamba(16), [SEQUENCE], []),
+        (lambda: LatentMamba(16), [MAP], []),
+        (lambda: LatentMamba(16, route_set="raster"), [MAP], []),
+    ],
+    "layers.route_conv": [(lambda: RouteConv(16, num_routes=4), [SEQUENCE], [CROSS])],
+    "layers.ss2d": [(lambda: SS2D(16), [MAP], []), (lambda: SS2D(16, PLAIN), [MAP], [])],
+    "layers.ssm": [],  # functions on parameters
+    "layers.vss": [
+        (lambda: MLP(16, 32), [MAP], []),
+        (lambda: VSSBlock(16), [MAP], []),
+        (lambda: VSSBlock(16, options=PLAIN, mlp_ratio=4.0), [MAP], []),
+    ],
+    "fusion.average": [(lambda: AverageFusion(16), [MAP, MAP], [])],
+    "fusion.channel_attention": [(lambda: CMCA(16), [IMAGE, IMAGE], [])],
+    "fusion.concat": [(lambda: ConcatFusion(16), [MAP, MAP], [])],
+    "fusion.cross_mamba": [
+        (lambda: CrossMambaBlock(16), [MAP, MAP], []),
+        (lambda: CrossMambaFusion(16), [MAP, MAP], []),
+    ],
+    "fusion.pixel": [],  # rules on pixels, nothing to learn
+}
+NUM_MODULES = 15
+CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
+
+
+def build(name: str, index: int) -> tuple[nn.Module, list[Tensor], list[Tensor]]:
+    make, shapes, further = MEMBERS[name][index]
+    torch.manual_seed(0)
+    module = make()
+    return module, [torch.randn(shape, requires_grad=True) for shape in shapes], further
+
+
+def listed(folder: str) -> set[str]:
+    files = (Path(scanfuse.__file__).parent / folder).glob("*.py")
+    return {f"{folder}.{file.stem}" for file in files if file.stem != "__init__"}
+
+
+def test_every_file_of_the_folders_is_here() -> None:
+    assert listed("layers") | listed("fusion") == set(MEMBERS)
+
+
+def test_every_public_module_is_here() -> None:
+    found = {
+        member
+        for name in MEMBERS
+        for member in vars(importlib.import_module(f"scanfuse.{name}")).values()
+        if inspect.isclass(member) and issubclass(member, nn.Module) and member.__module__ == f"scanfuse.{name}"
+    }
+    assert len(found) == NUM_MODULES
+    assert found == {type(build(name, index)[0]) for name, index in CASES}
+
+
+@pytest.mark.parametrize(("name", "index"), CASES, ids=lambda value: str(value))
+def test_every_parameter_and_every_input_gets_a_gradient(name: str, index: int) -> None:
+    module, inputs, further = build(name, index)
+    y = module(*inputs, *further)
+    (y * torch.randn_like(y)).sum().backward()
+    without = [key for key, p in module.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-9]
+    without += [f"input {i}" for i, x in enumerate(inputs) if x.grad is None or not x.grad.abs().max() > 1e-9]
+    assert without == []
+
+
+@pytest.mark.parametrize(("name", "index"), CASES, ids=lambda value: str(value))
+def test_saved_and_loaded_weights_give_the_same_bits(name: str, index: int, tmp_path: Path) -> None:
+    module, inputs, further = build(name, index)
+    save_file(module.state_dict(), tmp_path / "weights.safetensors")
+    torch.manual_seed(1)
+    other = MEMBERS[name][index][0]()
+    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(module.eval()(*inputs, *further), other.eval()(*inputs, *further))

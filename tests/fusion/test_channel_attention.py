@@ -1,0 +1,23 @@
+"""CMCA on a case worked by hand."""
+
+import math
+
+import torch
+
+from scanfuse.fusion.channel_attention import CMCA
+
+
+def test_reference_is_pooled_and_query_is_scaled() -> None:
+    cmca = CMCA(2)
+    with torch.no_grad():
+        cmca.ref_proj.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -1.0]])[..., None, None])
+        cmca.query_proj.weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]])[..., None, None])
+        ref = torch.tensor([[[[1.0, 3.0]], [[2.0, 4.0]]]])  # W1 ref: (1, 3) and (-2, -4)
+        query = torch.tensor([[[[10.0, 20.0]], [[30.0, 40.0]]]])  # W2 query: the channels exchanged
+        alpha = [1 / (1 + math.exp(-(3 + 2))), 1 / (1 + math.exp(-(-2 - 3)))]  # max + mean
+        expected = torch.tensor([[[[30 * alpha[0], 40 * alpha[0]]], [[10 * alpha[1], 20 * alpha[1]]]]])
+        torch.testing.assert_close(cmca(ref, query), expected)
+
+
+def test_parameter_count() -> None:
+    assert sum(p.numel() for p in CMCA(32).parameters()) == 2048
