@@ -6,6 +6,7 @@ from jaxtyping import Float64, Num, UInt8
 __all__ = ["checked", "eight_bit"]
 
 _NAMES = ("fused", "a", "b")
+_ROUNDING = 1e-3  # grey levels: .299 R + .587 G + .114 B of a white pixel can exceed 255 by a rounding error
 
 
 def checked(
@@ -18,7 +19,7 @@ def checked(
             equal value give equal results, so uint8 and float64 may be mixed.
 
     Returns:
-        fused, a, b as float64 arrays of the same values.
+        fused, a, b as float64 arrays of the same values; those that leave 0..255 by at most 0.001 are clipped.
 
     Raises:
         ValueError: not (H, W); empty; not numbers; sizes differ; NaN or infinity; a value outside 0..255; or all
@@ -38,8 +39,9 @@ def checked(
         low, high = float(image.min()), float(image.max())
         if not np.isfinite(low) or not np.isfinite(high):  # NaN and both infinities reach the minimum or maximum
             raise ValueError(f"{name} has NaN or infinite values")
-        if low < 0 or high > 255:
+        if low < -_ROUNDING or high > 255 + _ROUNDING:
             raise ValueError(f"{name} has values from {low:g} to {high:g}; the scale is 0..255")
+    images = [image.clip(0, 255) for image in images]
     if all(image.max() <= 1 and np.any(image % 1 != 0) for image in images):
         raise ValueError("fused, a and b seem to be on the 0..1 scale; multiply them by 255")
     return images[0], images[1], images[2]
