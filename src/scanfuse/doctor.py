@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from scanfuse.ops import available_backends, resolve_backend, scan_routes
+from scanfuse.ops import scan_routes
+from scanfuse.ops.selective_scan import available_backends, resolve_backend
 
 __all__ = ["environment", "report", "self_test"]
 
@@ -43,8 +44,10 @@ def self_test() -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
     rows = []
     expected: list[torch.Tensor] = []
-    for backend in ("reference", *(name for name in available_backends() if name != "reference")):
-        device = torch.device("cuda" if backend == "triton" else "cpu")
+    gpu = torch.cuda.is_available()
+    usable = [(name, "cpu") for name, obstacle in available_backends("cpu").items() if obstacle is None]
+    usable += [(name, "cuda") for name, obstacle in available_backends("cuda").items() if gpu and obstacle is None]
+    for backend, device in usable:  # the reference on the CPU comes first
         generator.manual_seed(0)
         inputs = _inputs(generator, device)
         outputs = _run(inputs, backend)
@@ -55,7 +58,7 @@ def self_test() -> list[dict[str, Any]]:
         error = max(
             float((got - want).abs().max() / want.abs().max()) for got, want in zip(outputs, expected, strict=True)
         )
-        rows.append({"backend": backend, "seconds": seconds, "error": error, "passed": error < 1e-4})
+        rows.append({"backend": f"{backend} ({device})", "seconds": seconds, "error": error, "passed": error < 1e-4})
     return rows
 
 
@@ -71,12 +74,12 @@ def report() -> tuple[str, bool]:
     for row in rows:
         verdict = "ok" if row["passed"] else "WRONG RESULT: please report this"
         lines.append(
-            f"self-test   {row['backend']:<10} {1e3 * row['seconds']:8.2f} ms   error {row['error']:.1e}   {verdict}"
+            f"self-test   {row['backend']:<18} {1e3 * row['seconds']:8.2f} ms   error {row['error']:.1e}   {verdict}"
         )
     return "\n".join(lines), all(row["passed"] for row in rows)
 
 
-def _inputs(generator: torch.Generator, device: torch.device) -> list[torch.Tensor]:
+def _inputs(generator: torch.Generator, device: str) -> list[torch.Tensor]:
     batch, length, routes, channels, states = 1, 64, 2, 24, 8
 
     def draw(*shape: int) -> torch.Tensor:

@@ -17,7 +17,6 @@ from torch.utils.data import DataLoader
 from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.data.manifest import Manifest
-from scanfuse.data.sample import single_sample
 from scanfuse.errors import UserError
 from scanfuse.run import Run, open_run
 from scanfuse.train import to_device
@@ -73,8 +72,7 @@ class Predictor:
         missing = [name for name in self.modalities if inputs.get(name) is None]
         if missing:
             raise UserError(f"The input {missing[0]!r} is missing; this run takes {_both(self.modalities)}.")
-        sample = single_sample({name: inputs[name] for name in self.modalities})
-        return self.batch(self.system.collate([sample]))[0]
+        return self.batch(self.system.collate([self.system.sample({n: inputs[n] for n in self.modalities})]))[0]
 
     def batch(self, batch: dict[str, Any]) -> list[Any]:
         """The results for a batch of the system's data set."""

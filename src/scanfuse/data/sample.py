@@ -1,6 +1,7 @@
 """Samples for the engines: decoded, scaled to [0, 1], cropped in step, and stacked into batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from torch.utils.data import Dataset
 
 from scanfuse.data.manifest import Manifest, Row
-from scanfuse.data.readers import Image, read_image, to_unit
+from scanfuse.data.readers import Image, read_image, stem, to_unit
+from scanfuse.data.readers.image import finish
 from scanfuse.errors import UserError
 
-__all__ = ["FusionDataset", "collate"]
+__all__ = ["FusionDataset", "collate", "sample_of"]
 
 
 class FusionDataset(Dataset[dict[str, Any]]):
@@ -133,6 +135,33 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
     batch["meta"] = [sample["meta"] for sample in samples]
     return batch
+
+
+def sample_of(inputs: Mapping[str, str | Path | np.ndarray]) -> dict[str, Any]:
+    """One sample, of the form that `FusionDataset` gives, from files or arrays.
+
+    Args:
+        inputs: modality -> a path, or an array (H, W) or (H, W, 3). uint8 and uint16 have their full range; any other
+            dtype ranges from its own smallest to its largest finite value.
+
+    Raises:
+        UserError: a file cannot be read, an array is no picture, or the sizes differ.
+    """
+    images = {name: _image_of(name, value) for name, value in inputs.items()}
+    paths = {name: image.source for name, image in images.items()}
+    name = stem(next(iter(paths.values())))
+    _common_size(Row(name, name, "", "", paths), images)
+    return {
+        **{key: torch.from_numpy(_channels_first(to_unit(image))) for key, image in images.items()},
+        "present": dict.fromkeys(images, True),
+        "meta": {"id": name, "group": name, "target": "", "paths": paths, "images": images},
+    }
+
+
+def _image_of(name: str, value: str | Path | np.ndarray) -> Image:
+    if not isinstance(value, np.ndarray):
+        return read_image(value)
+    return finish(Path(name), value, stored="array")
 
 
 def _common_size(row: Row, images: dict[str, Image]) -> tuple[int, int]:

@@ -38,6 +38,9 @@ class System(Protocol):
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Samples to one batch."""
 
+    def sample(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """One sample of the data set's form from paths or arrays, one per modality."""
+
     def loss(self, batch: dict[str, Any]) -> dict[str, "Tensor"]:
         """Scalars; "loss" is the one to minimise, the others are shown."""
 

@@ -40,56 +40,49 @@ Differences from the publication
 Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and its published code.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from scanfuse.config import Section, TrainConfig
+from scanfuse.data.datasets import open_manifest
+from scanfuse.data.manifest import Manifest
+from scanfuse.data.sample import FusionDataset, collate, sample_of
 from scanfuse.fusion.average import AverageFusion
 from scanfuse.fusion.channel_attention import CMCA
 from scanfuse.fusion.concat import ConcatFusion
 from scanfuse.fusion.cross_mamba import CrossMambaFusion
 from scanfuse.layers.conv import DGCB, LEAK, Norm, norm_2d
 from scanfuse.layers.mamba import LatentMamba, Mamba, RouteSet
+from scanfuse.tasks import fuse
+from scanfuse.tasks.fuse import FusionData
+from scanfuse.tasks.fuse_loss import FusionLoss, fusion_loss
 
-__all__ = ["PRESETS", "Model", "ModelConfig"]
+__all__ = ["PRESETS", "Config", "Model", "ModelConfig", "System"]
 
 
-class ModelConfig(BaseModel):
-    """The network. The defaults are the published widths for 256 x 256 images (`base`).
+class ModelConfig(Section):
+    """The network. The defaults are the published widths for 256 x 256 images (`base`)."""
 
-    Attributes:
-        channels: widths of the three encoder stages; the first is also the width of the stem.
-        dilations: of the gated convolution blocks.
-        stem_stride: 2 halves the map before the first stage (images of 256 x 256), 1 does not (128 x 128).
-        latent_blocks: Mamba blocks per modality.
-        decoder_blocks: Mamba blocks after the fusion.
-        d_state: states per channel; `mix_state`: those of the channel mix.
-        expand: inner width of the Mamba blocks over their width.
-        fusion: how the two latent maps become one: cross Mamba, stacked channels, or their mean.
-        routes: orders in which the 2D blocks read a map: four, or row by row only.
-        cmca: whether the stem features of both modalities enter the decoder through channel attention.
-        norm: of the convolutional part; `group` does not depend on the batch.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    channels: tuple[int, int, int] = (32, 64, 128)
-    dilations: tuple[int, int, int] = (1, 3, 5)
-    stem_stride: Literal[1, 2] = 2
-    latent_blocks: int = Field(default=5, ge=1)
-    decoder_blocks: int = Field(default=3, ge=0)
-    d_state: int = Field(default=8, ge=1)
-    mix_state: int = Field(default=16, ge=1)
-    expand: int = Field(default=2, ge=1)
-    fusion: Literal["cross_mamba", "concat", "mean"] = "cross_mamba"
-    routes: RouteSet = "cross"
-    cmca: bool = True
-    norm: Norm = "batch"
+    channels: tuple[int, int, int] = Field((32, 64, 128), description="widths of the stages; the first is the stem's")
+    dilations: tuple[int, int, int] = Field((1, 3, 5), description="of the gated convolution blocks")
+    stem_stride: Literal[1, 2] = Field(2, description="2 halves the map before stage 1 (256 x 256); 1 for 128 x 128")
+    latent_blocks: int = Field(5, ge=1, description="Mamba blocks per modality")
+    decoder_blocks: int = Field(3, ge=0, description="Mamba blocks after the fusion")
+    d_state: int = Field(8, ge=1, description="states per channel")
+    mix_state: int = Field(16, ge=1, description="states per channel of the channel mix")
+    expand: int = Field(2, ge=1, description="inner width of the Mamba blocks over their width")
+    fusion: Literal["cross_mamba", "concat", "mean"] = Field("cross_mamba", description="how the latent maps join")
+    routes: RouteSet = Field("cross", description="orders in which a map is read: four, or row by row only")
+    cmca: bool = Field(True, description="channel attention from the stem features into the decoder: on or off")
+    norm: Norm = Field("batch", description="of the convolutions; group does not depend on the batch")
 
     @property
     def stride(self) -> int:
@@ -232,3 +225,66 @@ class Model(nn.Module):
         # The last layer is float32 under autocast too: bfloat16 pixels would have fewer than 8 bits.
         with torch.autocast(f.device.type, enabled=False):
             return torch.sigmoid(self.head(f.to(self.head.weight.dtype)))[..., :height, :width]
+
+
+class Config(Section):
+    """Everything that a run of this system depends on."""
+
+    system: Literal["clinicalfmamba"] = "clinicalfmamba"
+    model: ModelConfig = ModelConfig()
+    data: FusionData = FusionData()
+    loss: FusionLoss = FusionLoss()
+    train: TrainConfig = TrainConfig()
+
+
+class System:
+    """ClinicalFMamba as the engines see it: `scanfuse.systems.System`."""
+
+    Config = Config
+    phantom = "harvard"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.model = Model(config.model)
+        self.modalities = config.data.modalities
+
+    def open_data(self, root: Path) -> Manifest:
+        data = self.config.data
+        return open_manifest(root, self.modalities, data.split, data.split_seed, data.layout)
+
+    def dataset(self, manifest: Manifest, *, train: bool) -> FusionDataset:
+        if not train:
+            return FusionDataset(manifest, cache=False)
+        data, seed = self.config.data, self.config.train.seed
+        return FusionDataset(manifest, crop=data.crop or None, flips=data.flips, seed=seed)
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        return collate(samples)
+
+    def sample(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return sample_of(inputs)
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        a, b = (fuse.stretch(batch, name) for name in self.modalities)
+        return fusion_loss(self.model(a, b), a, b, self.config.loss)
+
+    def predict(self, batch: dict[str, Any]) -> list[fuse.FusedImage]:
+        return fuse.fuse_images(self.model, batch, self.modalities, stretched=True)
+
+    def baselines(self, batch: dict[str, Any]) -> dict[str, list[fuse.FusedImage]]:
+        return {
+            name: fuse.fuse_images(method, batch, self.modalities, stretched=False)
+            for name, method in fuse.BASELINES.items()
+        }
+
+    def score(self, result: fuse.FusedImage) -> dict[str, float]:
+        return fuse.score(result)
+
+    def metrics(self) -> dict[str, str]:
+        return fuse.metrics()
+
+    def save(self, result: fuse.FusedImage, folder: Path) -> list[Path]:
+        return fuse.save(result, folder)
+
+    def gallery(self, rows: Sequence[dict[str, fuse.FusedImage]], path: Path) -> None:
+        fuse.gallery(rows, path)

@@ -5,9 +5,10 @@ Only luminances are fused; the chrominance is carried through. Each luminance is
 network sees it, and the stretch is undone afterwards, so that the values leave in the range in which they came.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -22,15 +23,19 @@ from scanfuse.config import Section
 from scanfuse.data.readers import Image, from_unit, suffix_for, to_unit, write_image
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path
+from scanfuse.fusion import pixel
+from scanfuse.metrics.fusion import METRICS
 from scanfuse.metrics.fusion import score as score_pair
 
 __all__ = [
+    "BASELINES",
     "FusedImage",
     "FusionData",
     "Plane",
     "fuse_images",
     "gallery",
     "join_colour",
+    "metrics",
     "save",
     "score",
     "side_by_side",
@@ -40,6 +45,11 @@ __all__ = [
 ]
 
 Fuser = Callable[[Tensor, Tensor], Tensor]
+
+BASELINES: Mapping[str, Fuser] = MappingProxyType(
+    {"average": pixel.average, "maximum": pixel.maximum, "laplacian": pixel.laplacian_pyramid}
+)
+"""Plain methods that stand in every table."""
 
 _CAPTION_HEIGHT = 22
 
@@ -224,6 +234,11 @@ def _luminance_255(unit: np.ndarray) -> np.ndarray:
 def _view(unit: np.ndarray) -> np.ndarray:
     grey = np.rint(unit * 255).astype(np.uint8)
     return grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
+
+
+def metrics() -> dict[str, str]:
+    """Names of the metrics in table order, and which direction is better."""
+    return {name: metric.better for name, metric in METRICS.items()}
 
 
 def score(result: FusedImage) -> dict[str, float]:
