@@ -1,0 +1,470 @@
+"""The compiled part of the cpu backend: one task is some channel blocks of some routes of one sample.
+
+Legend: w lanes of a unit (16 float32 with AVX-512, else 8), one channel a lane; a block is w neighbouring channels;
+a chunk is `CHUNK` steps. `x_tw` is scratch of (CHUNK, w), `x_nw` of (states, w). Everything is flat, indices count
+elements. The states go in tiles of four (or one) with the steps as the inner loop, so that the states of a tile stay
+in registers while a chunk passes:
+
+    gather delta, u of a chunk -> dt = softplus(delta + bias), x = dt u -> per tile, per step: h, y -> put y back
+
+B and C are (batch, L, k, n) contiguous, or 0-length with `fixed_b` / `fixed_c` (k, d, n) given instead: a constant
+weight is a lane's own number, not one that all lanes share.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from scanfuse.ops.selective_scan.simd import (
+    FOUR,
+    ONE,
+    add_to,
+    exp2,
+    fma,
+    fold,
+    lane_sums,
+    load,
+    repeat,
+    slope,
+    softplus,
+    splat,
+    spread,
+    store,
+    transpose,
+    width,
+)
+
+__all__ = ["CHUNK", "Geometry", "backward_task", "forward_task", "is_permutation"]
+
+CHUNK = 64
+LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
+
+jit: Callable[..., Any] = njit(nogil=True, boundscheck=False, error_model="numpy")
+
+
+class Geometry(NamedTuple):
+    """Sizes and strides in elements; a stride of u's or y's route axis is 0 where the routes share it."""
+
+    length: int
+    routes: int
+    channels: int
+    states: int
+    softplus: int
+    ordered: int
+    merge: int
+    save: int
+    u_b: int
+    u_l: int
+    u_k: int
+    u_d: int
+    delta_b: int
+    delta_l: int
+    delta_k: int
+    delta_d: int
+    y_b: int
+    y_l: int
+    y_k: int
+    y_d: int
+    du_b: int
+    du_l: int
+    du_k: int
+    du_d: int
+    ddelta_b: int
+    ddelta_l: int
+    ddelta_k: int
+    ddelta_d: int
+
+
+@jit
+def _scratch(like: Any, rows: int) -> Any:
+    """rows * w elements on a 64-byte boundary: a load that straddles two cache lines costs two."""
+    size = rows * width(like)
+    buffer = np.empty(size + 16, like.dtype)
+    skip = (64 - buffer.ctypes.data % 64) % 64 // like.itemsize
+    return buffer[skip : skip + size]
+
+
+@jit
+def _scratch_for(fixed: Any, like: Any, rows: int) -> Any:
+    # None must be a matter of types, not of values: that is what makes numba drop the dead branches.
+    if fixed is None:
+        return None
+    return _scratch(like, rows)
+
+
+@jit
+def _places(g: Any, orders: Any, batch: int, route: int, start: int, steps: int, positions: Any, rows: Any) -> None:
+    """Of every step of a chunk the position it reads and the first element of its row in B and C."""
+    for t in range(steps):
+        position = orders[route * g.length + start + t] if g.ordered else start + t
+        positions[t] = position
+        rows[t] = ((batch * g.length + position) * g.routes + route) * g.states
+
+
+@jit
+def _gather(
+    array: Any,
+    base: int,
+    stride_l: int,
+    stride_d: int,
+    positions: Any,
+    steps: int,
+    lanes: int,
+    ordered: int,
+    x_tw: Any,
+) -> None:
+    w = width(x_tw)
+    done = 0
+    if lanes == w and stride_d == 1:
+        for t in range(steps):
+            store(x_tw, t * w, load(array, base + positions[t] * stride_l, ONE))
+        done = steps
+    elif lanes == w and stride_l == 1 and not ordered:
+        while done + w <= steps:
+            transpose(array, base + positions[done], stride_d, x_tw, done * w, w)
+            done += w
+    for t in range(done, steps):
+        at = base + positions[t] * stride_l
+        for c in range(lanes):
+            x_tw[t * w + c] = array[at + c * stride_d]
+        for c in range(lanes, w):
+            x_tw[t * w + c] = 0
+
+
+@jit
+def _put(
+    x_tw: Any,
+    array: Any,
+    base: int,
+    stride_l: int,
+    stride_d: int,
+    positions: Any,
+    steps: int,
+    lanes: int,
+    ordered: int,
+    add: bool,
+) -> None:
+    w = width(x_tw)
+    done = 0
+    if lanes == w and stride_d == 1:
+        if add:
+            for t in range(steps):
+                add_to(array, base + positions[t] * stride_l, load(x_tw, t * w, ONE))
+        else:
+            for t in range(steps):
+                store(array, base + positions[t] * stride_l, load(x_tw, t * w, ONE))
+        done = steps
+    elif lanes == w and stride_l == 1 and not ordered and not add:
+        while done + w <= steps:
+            transpose(x_tw, done * w, w, array, base + positions[done], stride_d)
+            done += w
+    for t in range(done, steps):
+        at = base + positions[t] * stride_l
+        for c in range(lanes):
+            array[at + c * stride_d] = array[at + c * stride_d] + x_tw[t * w + c] if add else x_tw[t * w + c]
+
+
+@jit
+def _column(array: Any, base: int, states: int, lanes: int, scale: float, x_nw: Any) -> None:
+    """(channel, state) rows of an array into (state, lane); absent lanes are 0."""
+    w = width(x_nw)
+    for n in range(states):
+        for c in range(w):
+            x_nw[n * w + c] = array[base + c * states + n] * scale if c < lanes else 0
+
+
+@jit
+def _uncolumn(x_nw: Any, array: Any, base: int, states: int, lanes: int) -> None:
+    w = width(x_nw)
+    for c in range(lanes):
+        for n in range(states):
+            array[base + c * states + n] = x_nw[n * w + c]
+
+
+@jit
+def _lane_row(array: Any, base: int, lanes: int, x_w: Any) -> None:
+    for c in range(width(x_w)):
+        x_w[c] = array[base + c] if array.size and c < lanes else 0
+
+
+@jit
+def _keep(h_nw: Any, states_array: Any, base: int, states: int, channels: int, lanes: int) -> None:
+    w = width(h_nw)
+    for n in range(states):
+        if lanes == w:
+            store(states_array, base + n * channels, load(h_nw, n * w, ONE))
+        else:
+            for c in range(lanes):
+                states_array[base + n * channels + c] = h_nw[n * w + c]
+
+
+@jit
+def _recall(states_array: Any, base: int, states: int, channels: int, lanes: int, h_nw: Any) -> None:
+    w = width(h_nw)
+    for n in range(states):
+        if lanes == w:
+            store(h_nw, n * w, load(states_array, base + n * channels, ONE))
+        else:
+            for c in range(w):
+                h_nw[n * w + c] = states_array[base + n * channels + c] if c < lanes else 0
+
+
+@jit
+def _advance(
+    tile: Any, n: int, steps: int, rows: Any, B: Any, C: Any, b_nw: Any, c_nw: Any, a_nw: Any, dt_tw: Any, x_tw: Any,
+    h_nw: Any, y_tw: Any,
+) -> None:  # fmt: skip
+    """Takes the states of one tile through a chunk: h = 2^(dt a) h + x B, y += C . h."""
+    w = width(dt_tw)
+    a = load(a_nw, n * w, tile)
+    h = load(h_nw, n * w, tile)
+    for t in range(steps):
+        decay = exp2(repeat(load(dt_tw, t * w, ONE), tile) * a)
+        b = spread(B, rows[t] + n, tile) if b_nw is None else load(b_nw, n * w, tile)
+        c = spread(C, rows[t] + n, tile) if c_nw is None else load(c_nw, n * w, tile)
+        h = fma(decay, h, repeat(load(x_tw, t * w, ONE), tile) * b)
+        add_to(y_tw, t * w, fold(h * c, tile))
+    store(h_nw, n * w, h)
+
+
+@jit
+def _retreat(
+    tile: Any, n: int, steps: int, rows: Any, B: Any, C: Any, b_nw: Any, c_nw: Any, a_nw: Any, dt_tw: Any, x_tw: Any,
+    h_nw: Any, dy_tw: Any, carry_nw: Any, decay_tn: Any, h_tn: Any, da_nw: Any, db_nw: Any, dc_nw: Any, dx_tw: Any,
+    ddt_tw: Any, sums: Any, sum_rows: Any,
+) -> None:  # fmt: skip
+    """Redoes the states of one tile in a chunk from the first one, then walks back through it.
+
+    carry_nw: in, d loss / d h after the chunk as far as later steps cause it; out, the same before the chunk.
+    ddt_tw gathers d loss / d dt as far as the decay causes it, divided by ln 2; dx_tw d loss / d x.
+    """
+    w = width(dt_tw)
+    m = w * len(tile)
+    a = load(a_nw, n * w, tile)
+    h = load(h_nw, n * w, tile)
+    store(h_tn, 0, h)
+    for t in range(steps):
+        decay = exp2(repeat(load(dt_tw, t * w, ONE), tile) * a)
+        b = spread(B, rows[t] + n, tile) if b_nw is None else load(b_nw, n * w, tile)
+        h = fma(decay, h, repeat(load(x_tw, t * w, ONE), tile) * b)
+        store(decay_tn, t * m, decay)
+        store(h_tn, (t + 1) * m, h)
+    carry = load(carry_nw, n * w, tile)
+    da = splat(a_nw, 0.0, tile)
+    db = splat(a_nw, 0.0, tile)
+    dc = splat(a_nw, 0.0, tile)
+    for back in range(steps):
+        t = steps - 1 - back
+        b = spread(B, rows[t] + n, tile) if b_nw is None else load(b_nw, n * w, tile)
+        c = spread(C, rows[t] + n, tile) if c_nw is None else load(c_nw, n * w, tile)
+        dy = repeat(load(dy_tw, t * w, ONE), tile)
+        dh = fma(c, dy, carry)
+        carry = dh * load(decay_tn, t * m, tile)
+        decayed = carry * load(h_tn, t * m, tile)
+        da = fma(decayed, repeat(load(dt_tw, t * w, ONE), tile), da)
+        add_to(ddt_tw, t * w, fold(decayed * a, tile))
+        add_to(dx_tw, t * w, fold(dh * b, tile))
+        db_t = dh * repeat(load(x_tw, t * w, ONE), tile)
+        dc_t = dy * load(h_tn, (t + 1) * m, tile)
+        if b_nw is None or c_nw is None:
+            add_to(sums, sum_rows[t] + 2 * n, lane_sums(db_t, dc_t, tile))
+        if b_nw is not None:
+            db = db + db_t
+        if c_nw is not None:
+            dc = dc + dc_t
+    store(carry_nw, n * w, carry)
+    add_to(da_nw, n * w, da)
+    if b_nw is not None:
+        add_to(db_nw, n * w, db)
+    if c_nw is not None:
+        add_to(dc_nw, n * w, dc)
+
+
+@jit
+def forward_task(
+    g: Any, u: Any, delta: Any, A: Any, B: Any, C: Any, fixed_b: Any, fixed_c: Any, D: Any, bias: Any, orders: Any,
+    initial: Any, y: Any, last: Any, states: Any, batch: int, first_route: int, end_route: int, first: int, end: int,
+) -> None:  # fmt: skip
+    """Channels first..end-1 (a multiple of w, but for the last) of some routes of one sample."""
+    w = width(u)
+    dt_tw, x_tw, y_tw = _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK)
+    a_nw, h_nw = _scratch(u, g.states), _scratch(u, g.states)
+    b_nw, c_nw = _scratch_for(fixed_b, u, g.states), _scratch_for(fixed_c, u, g.states)
+    d_w, bias_w = _scratch(u, 1), _scratch(u, 1)
+    positions, rows = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
+    chunks = (g.length + CHUNK - 1) // CHUNK
+    fours = g.states // 4 * 4
+    for channel in range(first, end, w):
+        lanes = min(w, end - channel)
+        for route in range(first_route, end_route):
+            lane_base = route * g.channels + channel
+            state_base = (batch * g.routes * g.channels + lane_base) * g.states
+            _column(A, lane_base * g.states, g.states, lanes, LOG2E, a_nw)
+            if fixed_b is not None:
+                _column(fixed_b, lane_base * g.states, g.states, lanes, 1.0, b_nw)
+            if fixed_c is not None:
+                _column(fixed_c, lane_base * g.states, g.states, lanes, 1.0, c_nw)
+            _lane_row(D, lane_base, lanes, d_w)
+            _lane_row(bias, lane_base, lanes, bias_w)
+            if initial.size:
+                _column(initial, state_base, g.states, lanes, 1.0, h_nw)
+            else:
+                h_nw[:] = 0
+            skip, shift = load(d_w, 0, ONE), load(bias_w, 0, ONE)
+            u_base = batch * g.u_b + route * g.u_k + channel * g.u_d
+            delta_base = batch * g.delta_b + route * g.delta_k + channel * g.delta_d
+            y_base = batch * g.y_b + route * g.y_k + channel * g.y_d
+            for chunk in range(chunks):
+                start = chunk * CHUNK
+                steps = min(CHUNK, g.length - start)
+                _places(g, orders, batch, route, start, steps, positions, rows)
+                _gather(delta, delta_base, g.delta_l, g.delta_d, positions, steps, lanes, g.ordered, dt_tw)
+                _gather(u, u_base, g.u_l, g.u_d, positions, steps, lanes, g.ordered, x_tw)
+                for t in range(steps):
+                    dt = load(dt_tw, t * w, ONE) + shift
+                    if g.softplus:
+                        dt = softplus(dt)
+                    x = load(x_tw, t * w, ONE)
+                    store(y_tw, t * w, skip * x)
+                    store(x_tw, t * w, dt * x)
+                    store(dt_tw, t * w, dt)
+                if g.save:
+                    base = ((batch * g.routes + route) * chunks + chunk) * g.states * g.channels + channel
+                    _keep(h_nw, states, base, g.states, g.channels, lanes)
+                for n in range(0, fours, 4):
+                    _advance(FOUR, n, steps, rows, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, y_tw)
+                for n in range(fours, g.states):
+                    _advance(ONE, n, steps, rows, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, y_tw)
+                add = g.merge and route > 0
+                _put(y_tw, y, y_base, g.y_l, g.y_d, positions, steps, lanes, g.ordered, add)
+            _uncolumn(h_nw, last, state_base, g.states, lanes)
+
+
+@jit
+def backward_task(
+    g: Any, dy: Any, dlast: Any, states: Any, u: Any, delta: Any, A: Any, B: Any, C: Any, fixed_b: Any, fixed_c: Any,
+    D: Any, bias: Any, orders: Any, du: Any, ddelta: Any, dA: Any, sums: Any, dfixed_b: Any, dfixed_c: Any, dD: Any,
+    dbias: Any, dinitial: Any, batch: int, first_route: int, end_route: int, first: int, end: int, part: int,
+) -> None:  # fmt: skip
+    """The gradients of what `forward_task` computes for the same channels and routes.
+
+    dA, dfixed_b, dfixed_c, dinitial (batch, k, d, n), dD, dbias (batch, k, d): per sample, for the caller to add up.
+    sums (parts, k, L, 2n), zeros: this task adds to `part`, row by position; each tile's columns are dB, then dC.
+    """
+    w = width(u)
+    dt_tw, x_tw, u_tw, dy_tw = _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK)
+    slope_tw, dx_tw, ddt_tw = _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK)
+    decay_tn, h_tn = _scratch(u, CHUNK * 4), _scratch(u, CHUNK * 4 + 4)
+    a_nw, h_nw, carry_nw, da_nw = (
+        _scratch(u, g.states),
+        _scratch(u, g.states),
+        _scratch(u, g.states),
+        _scratch(u, g.states),
+    )
+    b_nw, c_nw = _scratch_for(fixed_b, u, g.states), _scratch_for(fixed_c, u, g.states)
+    db_nw, dc_nw = _scratch(u, g.states), _scratch(u, g.states)
+    d_w, bias_w = _scratch(u, 1), _scratch(u, 1)
+    positions, rows = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
+    sum_rows = np.empty(CHUNK, np.int64)
+    chunks = (g.length + CHUNK - 1) // CHUNK
+    fours = g.states // 4 * 4
+    for channel in range(first, end, w):
+        lanes = min(w, end - channel)
+        for route in range(first_route, end_route):
+            lane_base = route * g.channels + channel
+            row_base = batch * g.routes * g.channels + lane_base
+            state_base = row_base * g.states
+            _column(A, lane_base * g.states, g.states, lanes, LOG2E, a_nw)
+            if fixed_b is not None:
+                _column(fixed_b, lane_base * g.states, g.states, lanes, 1.0, b_nw)
+            if fixed_c is not None:
+                _column(fixed_c, lane_base * g.states, g.states, lanes, 1.0, c_nw)
+            _lane_row(D, lane_base, lanes, d_w)
+            _lane_row(bias, lane_base, lanes, bias_w)
+            if dlast.size:
+                _column(dlast, state_base, g.states, lanes, 1.0, carry_nw)
+            else:
+                carry_nw[:] = 0
+            da_nw[:] = 0
+            db_nw[:] = 0
+            dc_nw[:] = 0
+            skip, shift = load(d_w, 0, ONE), load(bias_w, 0, ONE)
+            u_base = batch * g.u_b + route * g.u_k + channel * g.u_d
+            delta_base = batch * g.delta_b + route * g.delta_k + channel * g.delta_d
+            dy_base = batch * g.y_b + route * g.y_k + channel * g.y_d
+            du_base = batch * g.du_b + route * g.du_k + channel * g.du_d
+            ddelta_base = batch * g.ddelta_b + route * g.ddelta_k + channel * g.ddelta_d
+            dskip, dshift = splat(u, 0.0, ONE), splat(u, 0.0, ONE)
+            for back in range(chunks):
+                chunk = chunks - 1 - back
+                start = chunk * CHUNK
+                steps = min(CHUNK, g.length - start)
+                _places(g, orders, batch, route, start, steps, positions, rows)
+                for t in range(steps):
+                    sum_rows[t] = ((part * g.routes + route) * g.length + positions[t]) * 2 * g.states
+                _gather(delta, delta_base, g.delta_l, g.delta_d, positions, steps, lanes, g.ordered, dt_tw)
+                _gather(u, u_base, g.u_l, g.u_d, positions, steps, lanes, g.ordered, u_tw)
+                _gather(dy, dy_base, g.y_l, g.y_d, positions, steps, lanes, g.ordered, dy_tw)
+                for t in range(steps):
+                    dt = load(dt_tw, t * w, ONE) + shift
+                    if g.softplus:
+                        store(slope_tw, t * w, slope(dt))
+                        dt = softplus(dt)
+                    store(x_tw, t * w, dt * load(u_tw, t * w, ONE))
+                    store(dt_tw, t * w, dt)
+                    store(dx_tw, t * w, splat(u, 0.0, ONE))
+                    store(ddt_tw, t * w, splat(u, 0.0, ONE))
+                base = ((batch * g.routes + route) * chunks + chunk) * g.states * g.channels + channel
+                _recall(states, base, g.states, g.channels, lanes, h_nw)
+                for n in range(0, fours, 4):
+                    _retreat(
+                        FOUR, n, steps, rows, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, dy_tw, carry_nw, decay_tn,
+                        h_tn, da_nw, db_nw, dc_nw, dx_tw, ddt_tw, sums, sum_rows,
+                    )  # fmt: skip
+                for n in range(fours, g.states):
+                    _retreat(
+                        ONE, n, steps, rows, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, dy_tw, carry_nw, decay_tn,
+                        h_tn, da_nw, db_nw, dc_nw, dx_tw, ddt_tw, sums, sum_rows,
+                    )  # fmt: skip
+                dskip_chunk, dshift_chunk = splat(u, 0.0, ONE), splat(u, 0.0, ONE)
+                for t in range(steps):
+                    u_t, dy_t, dx = load(u_tw, t * w, ONE), load(dy_tw, t * w, ONE), load(dx_tw, t * w, ONE)
+                    ddt = fma(dx, u_t, load(ddt_tw, t * w, ONE) * splat(u, LN2, ONE))
+                    if g.softplus:
+                        ddt = ddt * load(slope_tw, t * w, ONE)
+                    dshift_chunk = dshift_chunk + ddt
+                    dskip_chunk = fma(dy_t, u_t, dskip_chunk)
+                    store(u_tw, t * w, fma(dx, load(dt_tw, t * w, ONE), skip * dy_t))
+                    store(dt_tw, t * w, ddt)
+                dskip, dshift = dskip + dskip_chunk, dshift + dshift_chunk
+                add = g.du_k == 0 and route > 0
+                _put(u_tw, du, du_base, g.du_l, g.du_d, positions, steps, lanes, g.ordered, add)
+                _put(dt_tw, ddelta, ddelta_base, g.ddelta_l, g.ddelta_d, positions, steps, lanes, g.ordered, False)
+            _uncolumn(da_nw, dA, state_base, g.states, lanes)
+            _uncolumn(carry_nw, dinitial, state_base, g.states, lanes)
+            if fixed_b is not None:
+                _uncolumn(db_nw, dfixed_b, state_base, g.states, lanes)
+            if fixed_c is not None:
+                _uncolumn(dc_nw, dfixed_c, state_base, g.states, lanes)
+            store(d_w, 0, dskip)
+            store(bias_w, 0, dshift)
+            for c in range(lanes):
+                dD[row_base + c] = d_w[c]
+                dbias[row_base + c] = bias_w[c]
+
+
+@njit(nogil=True, cache=True)
+def is_permutation(orders: Any, routes: int, length: int) -> bool:
+    """Whether every row of (routes, length) holds 0..length-1, once each."""
+    seen = np.empty(length, np.uint8)
+    for route in range(routes):
+        seen[:] = 0
+        for t in range(length):
+            position = orders[route * length + t]
+            if position < 0 or position >= length or seen[position]:
+                return False
+            seen[position] = 1
+    return True
