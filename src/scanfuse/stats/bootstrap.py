@@ -12,7 +12,8 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Num
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
 
 __all__ = ["Interval", "interval", "paired_interval"]
 
@@ -26,7 +27,7 @@ class Interval(NamedTuple):
 
 
 def interval(
-    values: Sequence[float] | Num[np.ndarray, " n"],
+    values: ArrayLike,
     groups: Sequence[Hashable] | np.ndarray,
     level: float = 0.95,
     repeats: int = 2000,
@@ -91,8 +92,8 @@ def interval(
 
 
 def paired_interval(
-    values: Sequence[float] | Num[np.ndarray, " n"],
-    baseline: Sequence[float] | Num[np.ndarray, " n"],
+    values: ArrayLike,
+    baseline: ArrayLike,
     groups: Sequence[Hashable] | np.ndarray,
     level: float = 0.95,
     repeats: int = 2000,

@@ -23,8 +23,8 @@ def fsim(fused: Num[np.ndarray, "h w"], a: Num[np.ndarray, "h w"], b: Num[np.nda
     Luminance only. Computed by piq in float64, at most 2e-5 from the authors' program on the reference images.
     Range 0..1; 1 if the fused image equals both sources.
 
-    Two constant images score 1, even of different grey levels: neither has features and the metric is blind to the
-    mean. NaN where a side is below 6 pixels, shorter than one wave of the finest filter.
+    NaN where the fused image and a source are both constant (neither has features: 0 / 0), or a side is below 6
+    pixels, shorter than one wave of the finest filter.
 
     Traps: T2 belongs to the 0..255 scale, images on 0..1 score near 1 whatever they show; sigma and the number of
     orientations of phase congruency differ between programs, the values here are the authors' for FSIM.
@@ -43,6 +43,8 @@ def fsim(fused: Num[np.ndarray, "h w"], a: Num[np.ndarray, "h w"], b: Num[np.nda
     f, a, b = checked(fused, a, b)
     if min(f.shape) < _SHORTEST_WAVE:
         return float("nan")
+    if np.ptp(f) == 0 and (np.ptp(a) == 0 or np.ptp(b) == 0):
+        return float("nan")  # piq would weight the padded border with rounding errors of the phase congruency
     x = torch.from_numpy(np.stack([f, f])[:, None])
     y = torch.from_numpy(np.stack([a, b])[:, None])
     return float(piq.fsim(x, y, data_range=255.0, chromatic=False))
