@@ -5,6 +5,8 @@ is the definition in a plain loop, `portable.py` the same in chunks for any devi
 the fast ones. README.md has the maths. The contract of a fast backend is in `operator.py`.
 """
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,6 +15,63 @@ from scanfuse.ops.selective_scan.backends import BackendUnavailable, available_b
 from scanfuse.ops.selective_scan.operator import scan
 
 __all__ = ["BackendUnavailable", "available_backends", "resolve_backend", "scan_routes", "selective_scan"]
+
+
+@overload
+def scan_routes(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    orders: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_last_state: Literal[False] = False,
+    merge: str = "sum",
+    backend: str = "auto",
+) -> Tensor: ...
+
+
+@overload
+def scan_routes(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    orders: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_last_state: Literal[True],
+    merge: str = "sum",
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def scan_routes(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    orders: Tensor | None = None,
+    *,
+    delta_softplus: bool = True,
+    initial_state: Tensor | None = None,
+    return_last_state: bool = False,
+    merge: str = "sum",
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def scan_routes(
@@ -110,6 +169,55 @@ def scan_routes(
     )
     y = y.squeeze(2) if merge == "sum" else y
     return (y, last_state) if return_last_state else y
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: Literal[False] = False,
+    backend: str = "auto",
+) -> Tensor: ...
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    *,
+    return_last_state: Literal[True],
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
 def selective_scan(

@@ -228,7 +228,7 @@ def _results(like: Tensor, batch: int, length: int, k: int, d: int, time_last: b
 
 
 def _weights(B: Tensor, C: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-    """The constant ones of B and C as (k, d, n), else None; the others with contiguous rows, else without elements."""
+    """The constant ones of B and C, or None; then the others with contiguous rows, or without elements."""
     none = B.new_empty(0)
     B, C = B.contiguous(), C.contiguous()
     fixed_b, fixed_c = (x if x.dim() == 3 else None for x in (B, C))

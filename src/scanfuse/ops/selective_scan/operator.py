@@ -68,19 +68,22 @@ def scan(
             raise ValueError(f"all tensors must be on the device of u, {u.device}; one is on {tensor.device}")
     dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
     name = backends.choose(backend, u.device.type, dtype)
-    floats = [None if x is None else x.to(dtype) for x in (u, delta, A, B, C, D, delta_bias, initial_state)]
-    u_, delta, A, B, C, D, delta_bias, initial_state = floats  # type: ignore[assignment]
+    x, delta, A, B, C = (tensor.to(dtype) for tensor in (u, delta, A, B, C))
+    D, delta_bias, initial_state = (
+        None if tensor is None else tensor.to(dtype) for tensor in (D, delta_bias, initial_state)
+    )
     if name in ("reference", "portable"):
         if orders is not None and not torch.compiler.is_compiling():
             _check_permutations(orders)
         plain = reference.scan if name == "reference" else portable.scan
         y, last_state = plain(
-            u_, delta, A, B, C, D, delta_bias, orders, initial_state, delta_softplus=delta_softplus, merge=merge
+            x, delta, A, B, C, D, delta_bias, orders, initial_state, delta_softplus=delta_softplus, merge=merge
         )
         return y.to(u.dtype), last_state
-    save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in floats)
+    floats = (x, delta, A, B, C, D, delta_bias, initial_state)
+    save = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in floats)
     y, last_state, _ = _forward(
-        u_,
+        x,
         delta,
         A,
         B,

@@ -9,8 +9,8 @@ four registers. LLVM splits wide vectors into registers, so that code written on
 Arrays are one-dimensional and contiguous; indices count elements and are not checked.
 
 In float32, exp2 is within 1.1e-7 relative of the true value, exactly 1 at 0, 0 below -127 and inf from 128;
-softplus and its
-slope within 2e-7 + 6e-8 |v| relative. float64 calls the C library lane by lane: exact, for tests, slow. NaN stays NaN.
+softplus and its slope are within 2e-7 + 6e-8 |v| relative. float64 calls the C library lane by lane: exact, for
+tests, slow. NaN stays NaN.
 """
 
 import operator
@@ -19,9 +19,8 @@ from typing import Any
 
 from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils, config, extending
 from numba.core.datamodel import models, register_default
-from numba.core.extending import intrinsic, lower_builtin, type_callable
 
 __all__ = [
     "FOUR",
@@ -41,6 +40,8 @@ __all__ = [
     "transpose",
     "width",
 ]
+
+intrinsic: Callable[..., Any] = extending.intrinsic
 
 ONE = (0,)
 FOUR = (0, 0, 0, 0)
@@ -363,7 +364,8 @@ def _sum_rows(b: Any, rows: list[Any]) -> Any:
             rows, owner = merged, owners
         else:
             # Lanes of one owner in pairs: first of each pair, second of each pair.
-            low, high, waiting = [], [], {}
+            low, high = [], []
+            waiting: dict[int, int] = {}
             for i, who in enumerate(owner[0]):
                 if who in waiting:
                     low.append(waiting.pop(who))
@@ -426,14 +428,14 @@ def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
 
 
 def _register(symbol: Any, method: str) -> None:
-    @type_callable(symbol)
+    @extending.type_callable(symbol)
     def typer(context: Any) -> Any:
         def resolve(x: Any, y: Any) -> Any:
             return x if isinstance(x, Vector) and x == y else None
 
         return resolve
 
-    @lower_builtin(symbol, Vector, Vector)
+    @extending.lower_builtin(symbol, Vector, Vector)
     def lower(context: Any, b: Any, sig: Any, args: Any) -> Any:
         return getattr(b, method)(*args)
 
