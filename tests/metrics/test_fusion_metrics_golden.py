@@ -75,6 +75,7 @@ def test_the_golden_file_is_complete():
 def test_every_metric_equals_the_standard_golden_value(arrays, stem):
     measured = score(*_images(arrays, stem))
     assert list(measured) == list(METRICS)
+    assert {type(number) for number in measured.values()} == {float}  # written to JSON as they are
     for key, (name, golden) in STANDARD.items():
         assert measured[key] == _approx(golden(VALUES[stem]), name), key
 

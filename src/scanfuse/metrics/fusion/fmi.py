@@ -70,7 +70,7 @@ def fmi(
         windows = _windows(source)
         q, flat = _distributions(windows)
         same = np.all(windows == windows_f, axis=0) | (flat & flat_f)
-        total += np.count_nonzero(same)
+        total += float(np.count_nonzero(same))
         p_left, q_left = p_f[:, ~same], q[:, ~same]
         for start in range(0, p_left.shape[1], _CHUNK):
             part = slice(start, start + _CHUNK)
