@@ -62,8 +62,8 @@ def average_gradient(fused: Num[np.ndarray, "h w"], a: Num[np.ndarray, "h w"], b
     Convention: central differences, one-sided at the border, mean over all H W pixels; 0..255 scale.
     Range 0 (constant) to 255. The sources are not used. NaN where a side is 1 pixel: no gradient.
 
-    Traps: the textbook's forward differences give a larger value (+20 % on the reference images); a common toolbox
-    divides the same sum by (H - 1)(W - 1); noise raises AG, so higher is not always better.
+    Traps: the textbook's forward differences give a larger value (by some 20 % on the reference images); a common
+    toolbox divides the same sum by (H - 1)(W - 1); noise raises AG, so higher is not always better.
 
     Args:
         fused, a, b: (H, W), 0..255.

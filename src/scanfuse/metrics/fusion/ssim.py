@@ -23,7 +23,7 @@ def ssim(fused: Num[np.ndarray, "h w"], a: Num[np.ndarray, "h w"], b: Num[np.nda
 
     NaN where a side is below 11 pixels: no window fits.
 
-    Traps: averaging over the padded full map (torchmetrics) moves the value by some .03; scikit-image's defaults are
+    Traps: averaging over the padded full map (torchmetrics) moves the value by some .02; scikit-image's defaults are
     a 7 x 7 box and the sample covariance; some fusion tables print the sum of the two values.
 
     Args:

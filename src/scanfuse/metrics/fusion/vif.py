@@ -29,7 +29,7 @@ def vif(fused: Num[np.ndarray, "h w"], a: Num[np.ndarray, "h w"], b: Num[np.ndar
     the fourth scale).
 
     Traps: the wavelet-domain VIF and VIFF of Han 2013 are other metrics; swapping reference and fused image changes
-    the value. Written here and not taken from piq because piq's square windows take 30 times as long, and its added
+    the value. Written here and not taken from piq because piq's square windows take 40 times as long, and its added
     constants score a constant source as 1.
 
     Args:
