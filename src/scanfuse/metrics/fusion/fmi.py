@@ -35,9 +35,9 @@ def fmi(
 
     Convention: a constant window is the uniform distribution; two windows that are equal, or both constant, score 1;
     windows without any entropy score 0; logarithms of negative entries of J (phi may exceed 1) are of their
-    magnitude, as in the authors' program. Range 0 to about 1; 1 where the fused image equals both sources, though single
-    windows of nearly two grey levels reach 2 (phi above 1), so it is no strict upper end.
-    NaN where a side is below 3 pixels.
+    magnitude, as in the authors' program.
+    Range 0 to about 1; 1 where the fused image equals both sources. It is no strict upper end: single windows of
+    nearly two grey levels reach 2, since phi may exceed 1. NaN where a side is below 3 pixels.
 
     Traps: what fusion tables call "FMI_pixel" is in a common toolbox the feature "edge", the default argument of the
     authors' function, which gives far higher values; the feature must be named with the number. Here it is the raw
