@@ -1,0 +1,25 @@
+"""Made-up data sets in published layouts; the file names of this folder are the phantoms.
+
+A phantom module has `write(root, ...) -> root` and needs no download.
+"""
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from scanfuse.errors import UserError
+
+__all__ = ["names", "phantom"]
+
+
+def names() -> tuple[str, ...]:
+    """The names of the phantoms, sorted."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in modules if not name.startswith("_")))
+
+
+def phantom(name: str) -> ModuleType:
+    """The module of one phantom; UserError for an unknown name."""
+    if name not in names():
+        raise UserError(f"Unknown phantom {name!r}; choose {', '.join(names())}.")
+    return importlib.import_module(f"{__name__}.{name}")

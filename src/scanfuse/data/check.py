@@ -1,0 +1,229 @@
+"""What is wrong with a data set, before it is trained on: every finding one line, nothing stops at the first."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from scanfuse.data.datasets import open_manifest
+from scanfuse.data.manifest import COLUMNS, Manifest, Row, check_groups
+from scanfuse.data.readers import Image, read_image
+from scanfuse.errors import UserError
+
+__all__ = ["Finding", "check", "check_manifest"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line. "error": training or its scores would be wrong; "warning": worth a look."""
+
+    severity: Literal["error", "warning"]
+    kind: str  # layout, unpaired, unreadable, size, duplicate, group, constant, mode, leak, order
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.message}"
+
+
+def check(
+    root: str | Path,
+    pair: Sequence[str],
+    split: Literal["case", "published", "none"] = "case",
+    seed: int = 0,
+    layout: str = "auto",
+    *,
+    group_pattern: str | None = None,
+) -> list[Finding]:
+    """Opens `root` as training would, only more patiently, and reads every file.
+
+    Returns:
+        Findings, errors first; empty if all is well. A layout that cannot be opened at all is one finding.
+    """
+    findings = []
+    try:
+        manifest = open_manifest(
+            root, pair, split=split, seed=seed, layout=layout, group_pattern=group_pattern, missing="allow"
+        )
+    except UserError as error:
+        findings.append(Finding("error", "layout", str(error)))
+        if split == "none":
+            return findings
+        try:
+            # The split may be what is wrong; the files can be looked at all the same.
+            manifest = open_manifest(
+                root, pair, split="none", seed=seed, layout=layout, group_pattern=group_pattern, missing="allow"
+            )
+        except UserError:
+            return findings
+    return _sorted(findings + check_manifest(manifest))
+
+
+def check_manifest(manifest: Manifest) -> list[Finding]:
+    """Findings of an opened manifest, errors first: files, sizes, duplicates, splits, constant pictures, leaks."""
+    findings: list[Finding] = []
+    hashes: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    unusual: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for row in manifest.rows:
+        images = _read_row(manifest, row, findings)
+        findings.extend(_sizes(row, images))
+        for name, image in images.items():
+            if (image.pixels == image.pixels.flat[0]).all():
+                findings.append(
+                    Finding(
+                        "warning", "constant", f"{image.source} is constant: every pixel is {image.pixels.flat[0]}."
+                    )
+                )
+                continue  # equal to every other constant picture, which says nothing about duplicates
+            digest = hashlib.sha256(f"{image.pixels.shape}{image.pixels.dtype}".encode() + image.pixels.tobytes())
+            hashes[name, digest.hexdigest()].append(row)
+            if kind := _unusual(image):
+                unusual[name, kind].append(image.source)
+    findings.extend(_duplicates(hashes))
+    findings.extend(_modes(unusual))
+    findings.extend(_groups(manifest))
+    findings.extend(_leaks(manifest))
+    findings.extend(_order(manifest))
+    return _sorted(findings)
+
+
+def _sorted(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: finding.severity != "error")
+
+
+def _read_row(manifest: Manifest, row: Row, findings: list[Finding]) -> dict[str, Image]:
+    images: dict[str, Image] = {}
+    for name in manifest.modalities:
+        if name not in row.paths:
+            there = ", ".join(str(path) for path in row.paths.values()) or "no file at all"
+            findings.append(Finding("error", "unpaired", f"{row.id} has no {name.upper()} picture (it has {there})."))
+            continue
+        try:
+            images[name] = read_image(row.paths[name])
+        except UserError as error:
+            findings.append(Finding("error", "unreadable", str(error)))
+    return images
+
+
+def _sizes(row: Row, images: dict[str, Image]) -> list[Finding]:
+    sizes = {name: image.size for name, image in images.items()}
+    if len(set(sizes.values())) < 2:
+        return []
+    said = ", ".join(f"{name.upper()} {height} x {width}" for name, (height, width) in sizes.items())
+    return [
+        Finding("error", "size", f"{row.id} differs in size between its modalities: {said}; resample one of them.")
+    ]
+
+
+def _duplicates(hashes: dict[tuple[str, str], list[Row]]) -> list[Finding]:
+    findings = []
+    for (name, _), rows in sorted(hashes.items(), key=lambda item: (item[0][0], item[1][0].id)):
+        if len(rows) < 2:
+            continue
+        first = rows[0]
+        other = next((row for row in rows[1:] if row.split != first.split), rows[1])
+        across = first.split != other.split
+        where = f"in {first.split} and {other.split}" if across else "in the same split"
+        more = f" ({len(rows) - 2} more)" if len(rows) > 2 else ""
+        message = f"{first.paths[name]} and {other.paths[name]} hold the same pixels, {where}{more}; keep one."
+        findings.append(Finding("error" if across else "warning", "duplicate", message))
+    return findings
+
+
+def _unusual(image: Image) -> str:
+    if image.source.suffix.lower() == ".png":
+        if image.stored.startswith(("RGBA", "LA", "PA")):
+            return "with an alpha channel (dropped where opaque, else black is put behind)"
+        if image.stored == "P":
+            return "with a palette (read as its colours)"
+        if image.pixels.dtype == np.uint16:
+            return "of 16 bit (scaled by 65535: dark if the scanner wrote only 12)"
+    if image.stored == "CMYK":
+        return "in CMYK (converted to RGB)"
+    return ""
+
+
+def _modes(unusual: dict[tuple[str, str], list[Path]]) -> list[Finding]:
+    return [
+        Finding("warning", "mode", f"{len(paths)} {name.upper()} picture(s) {kind}, such as {paths[0]}.")
+        for (name, kind), paths in sorted(unusual.items())
+    ]
+
+
+def _groups(manifest: Manifest) -> list[Finding]:
+    try:
+        check_groups(manifest.table)
+    except UserError as error:
+        if not manifest.is_leaky:
+            return [Finding("error", "group", str(error))]
+        return [Finding("warning", "group", note + ".") for note in manifest.notes if note.startswith("leaky")]
+    return []
+
+
+def _leaks(manifest: Manifest) -> list[Finding]:
+    """Further columns that give the target away: one value, one target; or one number that parts the targets."""
+    table = manifest.table
+    if table["target"].nunique() < 2:
+        return []
+    findings = []
+    for column in table.columns:
+        if column in (*COLUMNS, *manifest.modalities):
+            continue
+        known = table[table[column] != ""]
+        number = known[column].nunique()
+        if known["target"].nunique() < 2 or number < 2:
+            continue
+        repeated = number <= len(known) / 2
+        if repeated and known.groupby(column)["target"].nunique().max() == 1:
+            findings.append(_leak(column, "each of its values goes with one target"))
+        elif _parts(known[column], known["target"]):
+            findings.append(_leak(column, "the order of its numbers parts the targets"))
+    return findings
+
+
+def _leak(column: str, why: str) -> Finding:
+    return Finding("warning", "leak", f"The column {column!r} may leak the target: {why}; do not use it as an input.")
+
+
+def _parts(column: pd.Series, targets: pd.Series) -> bool:
+    """True if, sorted by the column's numbers, every target is one unbroken run of at least four rows."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.isna().any() or targets.value_counts().min() < 4:
+        return False
+    order = np.lexsort((targets.to_numpy(str), numbers.to_numpy()))
+    ordered = targets.to_numpy(str)[order]
+    return int((ordered[1:] != ordered[:-1]).sum()) == len(set(ordered)) - 1
+
+
+def _order(manifest: Manifest) -> list[Finding]:
+    """DICOM slices of a group whose order by id is not their order in space."""
+    from scanfuse.data.readers import dicom  # pydicom is needed only where there are DICOM files
+
+    findings = []
+    for name in manifest.modalities:
+        places: dict[str, list[tuple[str, float]]] = defaultdict(list)
+        for row in sorted(manifest.rows, key=lambda row: (len(row.id), row.id)):
+            path = row.paths.get(name)
+            if path is None or path.suffix.lower() not in dicom.SUFFIXES or not path.is_file():
+                continue
+            try:
+                place = dicom.position_mm(path)
+            except UserError:
+                continue  # already reported as unreadable
+            if place is not None:
+                places[row.group].append((row.id, place))
+        for group, found in places.items():
+            steps = np.diff([place for _, place in found])
+            if len(steps) > 1 and not ((steps > 0).all() or (steps < 0).all()):
+                usual = np.sign(np.median(steps))
+                wrong = found[1 + int(np.argmax(np.sign(steps) != usual))][0]
+                message = (
+                    f"The {name.upper()} slices of {group} are not in the order of their names, first at {wrong}; "
+                    "rename them by position."
+                )
+                findings.append(Finding("warning", "order", message))
+    return findings
