@@ -124,7 +124,7 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     table = Table(title=_title(evaluation), title_justify="left")
     table.add_column("metric", no_wrap=True)
     for method in evaluation.methods:
-        table.add_column(method, justify="right")
+        table.add_column(method, justify="right", min_width=8)
     best = _best(evaluation)
     for metric, direction in evaluation.better.items():
         cells = [evaluation.cells[method][metric] for method in evaluation.methods]

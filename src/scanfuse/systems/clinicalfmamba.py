@@ -250,7 +250,15 @@ class System:
 
     def open_data(self, root: Path) -> Manifest:
         data = self.config.data
-        return open_manifest(root, self.modalities, data.split, data.split_seed, data.layout)
+        return open_manifest(
+            root,
+            self.modalities,
+            data.split,
+            data.split_seed,
+            data.layout,
+            fractions=data.fractions,
+            group_pattern=data.group_pattern,
+        )
 
     def dataset(self, manifest: Manifest, *, train: bool) -> FusionDataset:
         if not train:

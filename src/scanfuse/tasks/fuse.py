@@ -61,6 +61,9 @@ class FusionData(Section):
     layout: Literal["auto", "harvard", "paired", "manifest"] = Field("auto", description="layout of the folder")
     split: Literal["case", "published"] = Field("case", description="published = the data set's own, maybe leaky")
     split_seed: int = Field(0, ge=0, description="seed of the split by case")
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for validation, whole cases")
+    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for the test, whole cases")
+    group_pattern: str | None = Field(None, description="regular expression that finds the case in a file's name")
     crop: int = Field(0, ge=0, description="side of random training crops in pixels; 0 = whole images")
     flips: bool = Field(False, description="random flips and quarter turns, the same for both images")
 
@@ -70,6 +73,14 @@ class FusionData(Section):
         if len([name for name in value.split("-") if name]) != 2 or value.count("-") != 1:
             raise ValueError("expected two modalities joined by a dash, such as CT-MRI")
         return value
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Shares of the samples by split."""
+        train = 1 - self.val_fraction - self.test_fraction
+        if train <= 0:
+            raise UserError("val_fraction and test_fraction leave nothing to train on: together they must be below 1.")
+        return {"train": train, "val": self.val_fraction, "test": self.test_fraction}
 
     @property
     def modalities(self) -> tuple[str, str]:

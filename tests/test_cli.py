@@ -1,0 +1,204 @@
+"""The command line in process, on phantoms: check, train, evaluate, predict, and every mistake in one line."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import scanfuse
+from scanfuse.cli import main
+
+TINY = "--preset tiny --channels 4,4,8 --d-state 2 --mix-state 2 --crop 32 --epochs 2 --batch 4 --lr 2e-3".split()
+
+
+@pytest.fixture(scope="module")
+def run(head_phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", "clinicalfmamba", "--data", str(head_phantoms), "--out", str(path), "--quiet", *TINY]) == 0
+    return path
+
+
+def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Runs a command that must end with exit code 2 and one line of explanation; returns the line."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    text = capsys.readouterr().err.strip().splitlines()
+    assert len(text) == 1, text
+    assert text[0].startswith("scanfuse: ")
+    return text[0]
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = "import sys; from scanfuse.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started < 5  # under a second on an idle machine; importing torch alone takes longer
+    for verb in ("train", "evaluate", "predict", "demo", "systems", "doctor", "data", "bench"):
+        assert f"\n  {verb} " in done.stdout
+
+
+def test_systems_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["systems"]) == 0
+    assert "clinicalfmamba" in capsys.readouterr().out
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert "self-test" in text
+    assert "torch" in text
+
+
+def test_train_help_lists_the_settings_of_the_system(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "clinicalfmamba", "--help"]) == 0
+    text = capsys.readouterr().out
+    for flag in ("--epochs", "--cmca", "--routes", "--pair", "--precision", "--ssim-weight", "--from", "--resume"):
+        assert flag in text
+
+
+def test_check_train_evaluate_predict(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert main(["data", "check", "clinicalfmamba", str(head_phantoms)]) == 0
+    assert main(["evaluate", str(run), "--data", str(head_phantoms), "--out", str(tmp_path / "e")]) == 0
+    text = capsys.readouterr().out
+    for word in ("qabf", "average", "maximum", "laplacian"):
+        assert word in text
+    assert set(os.listdir(tmp_path / "e")) == {"evaluation.json", "per_sample.csv", "table.md", "gallery.png"}
+    content = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert content["methods"] == ["run", "average", "maximum", "laplacian"]
+    assert len(content["better"]) == 15
+
+    assert main(["predict", str(run), "--data", str(head_phantoms), "--out", str(tmp_path / "p")]) == 0
+    assert len(list((tmp_path / "p").glob("*_side_by_side.png"))) == 12
+    first = sorted((head_phantoms).rglob("CT/*.png"))[0]
+    mri = next(path for path in head_phantoms.rglob(f"MRI/{first.name}"))
+    assert main(["predict", str(run), "--mri", str(mri), f"--ct={first}", "--out", str(tmp_path / "one")]) == 0
+    folder, single = (PIL.Image.open(tmp_path / name / f"{first.stem}.png") for name in ("p", "one"))
+    assert np.array_equal(np.asarray(folder), np.asarray(single))
+    assert folder.size == (48, 48)
+    assert folder.mode == "L"
+    result = scanfuse.load(run).predict(mri=mri, ct=np.asarray(PIL.Image.open(first)))
+    assert np.array_equal(result.pixels, np.asarray(single))
+
+
+def test_two_runs_stand_in_one_table(run: Path, head_phantoms: Path, tmp_path: Path) -> None:
+    data = ["--data", str(head_phantoms)]
+    other = tmp_path / "without_cmca"
+    assert main(["train", "clinicalfmamba", *data, "--out", str(other), "--quiet", *TINY, "--cmca", "off"]) == 0
+    assert main(["evaluate", str(run), str(other), *data, "--out", str(tmp_path / "e"), "--quiet"]) == 0
+    content = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert content["methods"][:2] == ["run", "without_cmca"]
+    assert content["cells"]["run"] != content["cells"]["without_cmca"]
+
+
+def test_runs_of_different_splits_are_kept_apart(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    other = tmp_path / "other_split"
+    arguments = ["train", "clinicalfmamba", "--data", str(head_phantoms), "--out", str(other), "--quiet", *TINY]
+    assert main([*arguments, "--split-seed", "3"]) == 0
+    line = fails(["evaluate", str(run), str(other), "--data", str(head_phantoms)], capsys)
+    assert "different splits" in line
+
+
+def test_a_run_repeats_from_its_configuration(run: Path, head_phantoms: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    source = str(run / "config.yaml")
+    assert main(["train", "--from", source, "--data", str(head_phantoms), "--out", str(again), "--quiet"]) == 0
+    assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+def test_every_ablation_has_a_flag(head_phantoms: Path, tmp_path: Path) -> None:
+    for number, flags in enumerate((["--routes", "raster"], ["--fusion", "concat"], ["--fusion", "mean"])):
+        arguments = ["train", "clinicalfmamba", "--data", str(head_phantoms), "--quiet", *TINY, "--epochs", "1"]
+        assert main([*arguments, *flags, "--out", str(tmp_path / str(number))]) == 0
+
+
+def test_mistakes_on_the_command_line(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    data, out = str(head_phantoms), str(tmp_path / "new")
+    train = ["train", "clinicalfmamba", "--data", data, "--out", out]
+    assert "--epochs" in fails([*train, "--epoch", "3"], capsys)
+    assert "'tiny'" in fails([*train, "--preset", "huge"], capsys)
+    assert "epochs" in fails([*train, "--epochs", "-1"], capsys)
+    assert "did you mean 'clinicalfmamba'" in fails(["train", "clinicalmamba", "--data", data, "--out", out], capsys)
+    assert "Name the system" in fails(["train", "--data", data, "--out", out], capsys)
+    assert "does not exist" in fails([*train[:2], "--data", str(tmp_path / "nowhere"), "--out", out], capsys)
+    assert "--out is missing" in fails(train[:4], capsys)
+    assert "No such command" in fails(["trian"], capsys)
+    assert not Path(out).exists()
+    assert "no run folder" in fails(["predict", str(tmp_path / "gone"), "--data", data], capsys)
+    assert "did you mean --mri" in fails(["predict", str(run), "--mrj", "a.png"], capsys)
+    assert "'ct' is missing" in fails(["predict", str(run), "--mri", "a.png"], capsys)
+    assert "not both" in fails(["predict", str(run), "--mri", "a.png", "--data", data], capsys)
+    assert "Nothing to predict" in fails(["predict", str(run)], capsys)
+    assert "cannot be used" in fails(["predict", str(run), "--data", data, "--device", "tpu9"], capsys)
+    assert "--resume continues" in fails(["train", "--resume", str(run), "--epochs", "9"], capsys)
+
+
+def test_bad_images_are_one_line_and_write_nothing(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    good = sorted(head_phantoms.rglob("MRI/*.png"))[0]
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:300])
+    (tmp_path / "text.png").write_text("not a picture")
+    PIL.Image.new("L", (20, 30)).save(tmp_path / "small.png")
+    for name, word in (
+        ("cut.png", "cut.png"),
+        ("text.png", "text.png"),
+        ("small.png", "48"),
+        ("none.png", "none.png"),
+    ):
+        arguments = ["predict", str(run), "--mri", str(good), "--ct", str(tmp_path / name)]
+        assert word in fails([*arguments, "--out", str(tmp_path / "out")], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unusual_images_are_handled(run: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    deep = random.integers(0, 65536, (40, 50), dtype=np.uint16)
+    rgba = np.dstack([random.integers(0, 256, (40, 50, 3), dtype=np.uint8), np.full((40, 50), 255, np.uint8)])
+    PIL.Image.fromarray(deep).save(tmp_path / "deep.png")
+    PIL.Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    PIL.Image.new("L", (50, 40), 7).save(tmp_path / "constant.png")
+    predictor = scanfuse.load(run)
+    fused = predictor.predict(mri=tmp_path / "deep.png", ct=tmp_path / "constant.png").pixels
+    assert fused.dtype == np.uint16
+    assert fused.shape == (40, 50)
+    assert predictor.predict(mri=tmp_path / "rgba.png", ct=tmp_path / "deep.png").pixels.shape == (40, 50, 3)
+    constant = predictor.predict(mri=tmp_path / "constant.png", ct=tmp_path / "constant.png").pixels
+    assert (constant == 7).all()
+
+
+def test_a_tampered_or_missing_weight_file_is_refused(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.yaml", "run.json", "split.csv", "model.safetensors"):
+        (copy / name).write_bytes((run / name).read_bytes())
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    assert "was changed" in fails(["predict", str(copy), "--data", str(head_phantoms)], capsys)
+    (copy / "model.safetensors").unlink()
+    assert "is missing" in fails(["evaluate", str(copy), "--data", str(head_phantoms)], capsys)
+
+
+def test_a_leak_is_refused(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    """New slices of a training case under another name are not test samples."""
+    import pandas as pd
+
+    split = pd.read_csv(run / "split.csv", dtype=str, comment="#", keep_default_na=False)
+    row = split[split["split"] == "train"].iloc[0]
+    new = pd.DataFrame(
+        {"id": ["new"], "group": [row["group"]], "split": ["test"], "ct": [row["ct"]], "mri": [row["mri"]]}
+    )
+    for column in ("ct", "mri"):
+        new[column] = [str((run / path).resolve()) for path in new[column]]
+    new.to_csv(tmp_path / "manifest.csv", index=False)
+    line = fails(["evaluate", str(run), "--data", str(tmp_path / "manifest.csv")], capsys)
+    assert "in the training of run" in line
+
+
+def test_synth_writes_phantoms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["data", "synth", "harvard", str(tmp_path / "p"), "--cases", "4", "--slices", "1", "--size", "32"]
+    assert main(arguments) == 0
+    assert len(list((tmp_path / "p").rglob("*.png"))) == 8
+    assert "harvard" in fails(["data", "synth", "havard", str(tmp_path / "q")], capsys)

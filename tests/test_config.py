@@ -1,0 +1,81 @@
+"""The configuration: recipe, flags and record are one object, and a mistake is one clear line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scanfuse import config, systems
+from scanfuse.errors import UserError
+
+
+@pytest.mark.parametrize("name", systems.available())
+def test_every_recipe_is_valid_and_survives_the_round_trip(name: str, tmp_path: Path) -> None:
+    config_type = systems.load(name).Config
+    found = config.presets(name)
+    assert {"tiny"} <= set(found)
+    for preset in found:
+        built = config.build(config_type, config.preset(name, preset))
+        config.write_yaml(built, tmp_path / "config.yaml")
+        assert config.build(config_type, config.read_yaml(tmp_path / "config.yaml")) == built
+
+
+@pytest.mark.parametrize("name", systems.available())
+def test_every_leaf_has_its_own_flag_and_a_description(name: str) -> None:
+    leaves = config.leaves(systems.load(name).Config)
+    assert len(leaves) > 20
+    assert len({leaf.flag for leaf in leaves}) == len(leaves)
+    assert [leaf.flag for leaf in leaves if not leaf.field.description] == []
+
+
+def test_later_layers_win() -> None:
+    settings = config.build(config.TrainConfig, {"epochs": 3, "lr": 1e-3}, {"epochs": "7"})
+    assert settings.epochs == 7
+    assert settings.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"epoch": 3}, "Unknown setting 'epoch': did you mean 'epochs'?"),
+        ({"epochs": "many"}, "The setting 'epochs' cannot be 'many'"),
+        ({"epochs": 0}, "The setting 'epochs' cannot be 0: input should be greater than or equal to 1."),
+        ({"precision": "fp8"}, "The setting 'precision' cannot be 'fp8'"),
+    ],
+)
+def test_mistakes_are_named(layer: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.build(config.TrainConfig, layer)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    settings = config.TrainConfig()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["a: [1", "just words", ""])
+def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        config.read_yaml(path)
+
+
+def test_two_sections_with_one_flag_are_a_fault() -> None:
+    class Left(config.Section):
+        width: int = 1
+
+    class Both(config.Section):
+        left: Left = Left()
+        width: int = 2
+
+    with pytest.raises(ValueError, match="width"):
+        config.leaves(Both)
+
+
+def test_yaml_is_plain(tmp_path: Path) -> None:
+    config.write_yaml(config.TrainConfig(), tmp_path / "train.yaml")
+    assert yaml.safe_load((tmp_path / "train.yaml").read_text())["lr"] == 1e-4
