@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -33,7 +34,7 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
         console.print(f"Making phantoms of {cases} patients in {data} ...", highlight=False)
         phantoms.load(system_type.phantom).write(data, cases=cases, slices=slices, size=size, seed=0)
         write_text(data / _DONE, "These phantoms are complete.\n")
-    settings = configuration.build(
+    settings: Any = configuration.build(
         system_type.Config, configuration.preset(name, "tiny"), {"train": {"epochs": 2}} if quick else {}
     )
     folder = _free(out / "run")

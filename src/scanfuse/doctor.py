@@ -94,7 +94,8 @@ def _inputs(generator: torch.Generator, device: str) -> list[torch.Tensor]:
 def _run(inputs: list[torch.Tensor], backend: str) -> list[torch.Tensor]:
     length = inputs[0].shape[1]
     order = torch.arange(length, device=inputs[0].device)
-    y = scan_routes(*inputs, orders=torch.stack([order, order.flip(0)]), backend=backend)
+    u, delta, a, b, c, d, bias = inputs
+    y = scan_routes(u, delta, a, b, c, d, bias, orders=torch.stack([order, order.flip(0)]), backend=backend)
     gradients = torch.autograd.grad(y.square().sum(), inputs)
     return [tensor.detach().cpu() for tensor in (y, *gradients)]
 

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -55,7 +54,7 @@ class _State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def train(config: BaseModel, data: str | Path, out: str | Path, *, quiet: bool = False) -> Run:
+def train(config: Any, data: str | Path, out: str | Path, *, quiet: bool = False) -> Run:
     """Trains a system from the start and returns its run folder.
 
     Args:
@@ -67,10 +66,9 @@ def train(config: BaseModel, data: str | Path, out: str | Path, *, quiet: bool =
     Raises:
         UserError: unusable data, a folder in use, a full disk, a loss that is not finite, Ctrl-C.
     """
-    name = str(config.model_dump()["system"])
     prepare_threads(config)
-    torch.manual_seed(config.train.seed)  # type: ignore[attr-defined]
-    system = systems.load(name)(config)
+    torch.manual_seed(config.train.seed)
+    system = systems.load(config.system)(config)
     manifest = system.open_data(Path(data))
     run = create_run(out)
     run.save_config(config)
@@ -369,7 +367,8 @@ def learning_rate(settings: TrainConfig, update: int, updates_per_epoch: int) ->
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: matrices and kernels decay; vectors (norms, biases) and marked scan parameters do not."""
-    decay, keep = [], []
+    decay: list[nn.Parameter] = []
+    keep: list[nn.Parameter] = []
     for parameter in model.parameters():
         exempt = parameter.ndim <= 1 or getattr(parameter, "_no_weight_decay", False)
         (keep if exempt else decay).append(parameter)

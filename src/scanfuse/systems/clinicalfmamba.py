@@ -237,13 +237,16 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
 
 
+_Config = Config  # inside System the name Config is the attribute that the engines read
+
+
 class System:
     """ClinicalFMamba as the engines see it: `scanfuse.systems.System`."""
 
     Config = Config
     phantom = "harvard"
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: _Config) -> None:
         self.config = config
         self.model = Model(config.model)
         self.modalities = config.data.modalities

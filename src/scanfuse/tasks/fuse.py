@@ -79,7 +79,9 @@ class FusionData(Section):
         """Shares of the samples by split."""
         train = 1 - self.val_fraction - self.test_fraction
         if train <= 0:
-            raise UserError("val_fraction and test_fraction leave nothing to train on: together they must be below 1.")
+            raise UserError(
+                "val_fraction and test_fraction leave nothing to train on: together they must be below 1."
+            )
         return {"train": train, "val": self.val_fraction, "test": self.test_fraction}
 
     @property

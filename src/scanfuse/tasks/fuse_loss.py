@@ -57,7 +57,8 @@ def fusion_loss(
         pixel = (fused - torch.maximum(a, b)).abs().mean()
         edges = torch.maximum(sobel_magnitude(a), sobel_magnitude(b))
         gradient = (sobel_magnitude(fused) - edges).abs().mean()
-        similarity = 0.5 * sum(ssim_pair(fused, a, b))
+        with_a, with_b = ssim_pair(fused, a, b)
+        similarity = 0.5 * (with_a + with_b)
         ssim_loss = 1 - similarity
         total = weights.pixel_weight * pixel + weights.gradient_weight * gradient + weights.ssim_weight * ssim_loss
     return {
