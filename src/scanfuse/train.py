@@ -28,6 +28,7 @@ from scanfuse.config import TrainConfig
 from scanfuse.data.manifest import Manifest
 from scanfuse.doctor import environment
 from scanfuse.errors import UserError
+from scanfuse.layers.ssm import without_weight_decay
 from scanfuse.progress import Progress
 from scanfuse.run import Run, create_run, open_run
 
@@ -366,12 +367,11 @@ def learning_rate(settings: TrainConfig, update: int, updates_per_epoch: int) ->
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices and kernels decay; vectors (norms, biases) and marked scan parameters do not."""
-    decay: list[nn.Parameter] = []
-    keep: list[nn.Parameter] = []
-    for parameter in model.parameters():
-        exempt = parameter.ndim <= 1 or getattr(parameter, "_no_weight_decay", False)
-        (keep if exempt else decay).append(parameter)
+    """Two groups: matrices and kernels decay; scan parameters, norms and biases do not."""
+    exempt = without_weight_decay(model)
+    named = list(model.named_parameters())
+    decay = [parameter for name, parameter in named if name not in exempt]
+    keep = [parameter for name, parameter in named if name in exempt]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
 
 
