@@ -17,6 +17,7 @@ from scanfuse.fusion.concat import ConcatFusion
 from scanfuse.fusion.cross_mamba import CrossMambaBlock, CrossMambaFusion
 from scanfuse.layers.conv import DGCB
 from scanfuse.layers.drop_path import DropPath
+from scanfuse.layers.linear import Linear
 from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteMixer
 from scanfuse.layers.route_conv import RouteConv
 from scanfuse.layers.ss2d import PLAIN, SS2D
@@ -36,6 +37,7 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: DGCB(16, norm="group"), [IMAGE], []),
     ],
     "layers.drop_path": [(lambda: DropPath(0.0), [MAP], [])],
+    "layers.linear": [(lambda: Linear(16, 8), [MAP], [])],
     "layers.mamba": [
         (lambda: RouteMixer(16, num_routes=4, d_state=2, dt_rank=1), [SEQUENCE], [CROSS]),
         (lambda: Mamba(16), [SEQUENCE], []),
@@ -60,7 +62,7 @@ MEMBERS: dict[str, list[Case]] = {
     ],
     "fusion.pixel": [],  # rules on pixels, nothing to learn
 }
-NUM_MODULES = 15
+NUM_MODULES = 16
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

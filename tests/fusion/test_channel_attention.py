@@ -21,3 +21,19 @@ def test_reference_is_pooled_and_query_is_scaled() -> None:
 
 def test_parameter_count() -> None:
     assert sum(p.numel() for p in CMCA(32).parameters()) == 2048
+
+
+def test_maps_that_are_linear_in_few_numbers_need_not_be_built() -> None:
+    torch.manual_seed(0)
+    cmca = CMCA(6).double()
+    lift = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    r, q = torch.randn(2, 2, 3, 20, dtype=torch.float64)
+    given = [lift, *cmca.parameters()]
+    by_weights = cmca.weights(r, lift) @ q
+    by_maps = cmca((lift @ r).unflatten(2, (4, 5)), (lift @ q).unflatten(2, (4, 5))).flatten(2)
+    torch.testing.assert_close(by_weights, by_maps)
+    cotangent = torch.randn_like(by_maps)
+    torch.testing.assert_close(
+        torch.autograd.grad((by_weights * cotangent).sum(), given),
+        torch.autograd.grad((by_maps * cotangent).sum(), given),
+    )

@@ -17,7 +17,7 @@ class CMCA(nn.Module):
         channels: c.
 
     Shape:
-        ref, query (b, c, h, w) -> (b, c, h, w). The maps may differ in size: `ref` is pooled.
+        ref (b, c, h, w), query (b, c, h2, w2) -> (b, c, h2, w2); `ref` is pooled, so that its size is free.
 
     Source: Zhou and Khalvati, "ClinicalFMamba", 2025. The roles are those of the paper: the reference is pooled and
     the query is scaled; the published code names them the other way round.
@@ -28,11 +28,22 @@ class CMCA(nn.Module):
         self.ref_proj = nn.Conv2d(channels, channels, 1, bias=False)
         self.query_proj = nn.Conv2d(channels, channels, 1, bias=False)
 
-    def attention(self, ref: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c"]:
-        """alpha in (0, 1)."""
-        key = self.ref_proj(ref)
-        return torch.sigmoid(key.amax(dim=(2, 3)) + key.mean(dim=(2, 3)))
-
     def forward(self, ref: Float[Tensor, "b c h w"], query: Float[Tensor, "b c h2 w2"]) -> Float[Tensor, "b c h2 w2"]:
-        alpha = self.attention(ref)
+        key = self.ref_proj(ref)
+        alpha = torch.sigmoid(key.amax(dim=(2, 3)) + key.mean(dim=(2, 3)))
         return alpha[..., None, None] * F.conv2d(query, self.query_proj.weight)
+
+    def weights(self, ref: Float[Tensor, "b j l"], lift: Float[Tensor, "c j"]) -> Float[Tensor, "b c j"]:
+        """The same attention for maps that are linear in few numbers per position, without building the maps.
+
+        With ref = lift r and query = lift q, where r and q have j numbers at each of l positions, the output is
+        alpha * (W2 lift q): a c x j matrix per sample, which is returned, times q. Used for the features of a first
+        convolution, where j is the 9 pixels under its kernel and a 1.
+        """
+        key_lift = self.ref_proj.weight.flatten(1) @ lift
+        with torch.no_grad():
+            peak = (key_lift @ ref).argmax(dim=2)
+        at_peak = ref.gather(2, peak[:, None].expand(-1, ref.shape[1], -1))
+        largest = torch.einsum("cj,bjc->bc", key_lift, at_peak)
+        alpha = torch.sigmoid(largest + ref.mean(dim=2) @ key_lift.T)
+        return alpha[..., None] * (self.query_proj.weight.flatten(1) @ lift)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scanfuse.layers.linear import Linear
+
 __all__ = ["ConcatFusion"]
 
 
@@ -19,7 +21,7 @@ class ConcatFusion(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.proj = nn.Linear(2 * dim, dim)
+        self.proj = Linear(2 * dim, dim)
 
     def forward(self, x: Float[Tensor, "b h w c"], y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
         return self.proj(torch.cat([x, y], dim=-1))

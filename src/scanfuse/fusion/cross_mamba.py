@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scanfuse.layers.linear import Linear
 from scanfuse.layers.mamba import RouteMixer, RouteSet, map_orders, num_routes_of, project_in
 from scanfuse.layers.ssm import dt_rank_for
 
@@ -43,8 +44,8 @@ class CrossMambaBlock(nn.Module):
         self.route_set: RouteSet = route_set
         self.query_norm = nn.LayerNorm(dim)
         self.guide_norm = nn.LayerNorm(dim)
-        self.in_proj = nn.Linear(dim, 2 * d_inner, bias=False)
-        self.guide_proj = nn.Linear(dim, d_inner, bias=False)
+        self.in_proj = Linear(dim, 2 * d_inner, bias=False)
+        self.guide_proj = Linear(dim, d_inner, bias=False)
         self.mixer = RouteMixer(
             d_inner,
             num_routes=num_routes_of(route_set),
@@ -53,7 +54,7 @@ class CrossMambaBlock(nn.Module):
             conv_width=conv_width,
         )
         self.out_norm = nn.LayerNorm(d_inner)
-        self.out_proj = nn.Linear(d_inner, dim, bias=False)
+        self.out_proj = Linear(d_inner, dim, bias=False)
 
     def forward(self, query: Float[Tensor, "b h w c"], guide: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
         height, width = query.shape[1:3]
@@ -78,7 +79,7 @@ class CrossMambaFusion(nn.Module):
         super().__init__()
         self.cross1 = CrossMambaBlock(dim, route_set=route_set, d_state=d_state, expand=expand)
         self.cross2 = CrossMambaBlock(dim, route_set=route_set, d_state=d_state, expand=expand)
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
 
     def forward(self, x: Float[Tensor, "b h w c"], y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
         return self.proj((self.cross1(x, y) + self.cross2(y, x)) / 2)

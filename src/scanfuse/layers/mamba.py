@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scanfuse.layers.linear import Linear, linear
 from scanfuse.layers.route_conv import RouteConv
 from scanfuse.layers.ssm import dt_rank_for, initial_ssm, project, transition
 from scanfuse.ops import routes, scan_routes
@@ -58,7 +59,7 @@ class RouteMixer(nn.Module):
         self.Ds = ssm.Ds
 
     def forward(self, x: Tensor, orders: Tensor, guide: Tensor | None = None) -> Tensor:
-        x_blki = F.silu(self.conv1d(x, orders))
+        x_blki = self.conv1d(x, orders)
         delta, B, C = project(x_blki if guide is None else guide, self.x_proj_weight, self.dt_projs_weight)
         return scan_routes(
             x_blki,
@@ -92,11 +93,11 @@ class Mamba(nn.Module):
     def __init__(self, dim: int, *, d_state: int = 16, expand: int = 2, conv_width: int = 4) -> None:
         super().__init__()
         d_inner = expand * dim
-        self.in_proj = nn.Linear(dim, 2 * d_inner, bias=False)
+        self.in_proj = Linear(dim, 2 * d_inner, bias=False)
         self.mixer = RouteMixer(
             d_inner, num_routes=1, d_state=d_state, dt_rank=dt_rank_for(dim), conv_width=conv_width
         )
-        self.out_proj = nn.Linear(d_inner, dim, bias=False)
+        self.out_proj = Linear(d_inner, dim, bias=False)
 
     def forward(self, t: Tensor) -> Tensor:
         x, z = project_in(t, self.in_proj)
@@ -121,11 +122,11 @@ class BidirectionalMamba(nn.Module):
     def __init__(self, dim: int, *, d_state: int = 16, expand: int = 2, conv_width: int = 4) -> None:
         super().__init__()
         d_inner = expand * dim
-        self.in_proj = nn.Linear(dim, 2 * d_inner, bias=False)
+        self.in_proj = Linear(dim, 2 * d_inner, bias=False)
         self.mixer = RouteMixer(
             d_inner, num_routes=2, d_state=d_state, dt_rank=dt_rank_for(dim), conv_width=conv_width
         )
-        self.out_proj = nn.Linear(d_inner, dim, bias=False)
+        self.out_proj = Linear(d_inner, dim, bias=False)
 
     def forward(self, t: Tensor) -> Tensor:
         x, z = project_in(t, self.in_proj)
@@ -165,7 +166,7 @@ class LatentMamba(nn.Module):
         d_inner = expand * dim
         self.route_set: RouteSet = route_set
         self.norm = nn.LayerNorm(dim)
-        self.in_proj = nn.Linear(dim, 2 * d_inner, bias=False)
+        self.in_proj = Linear(dim, 2 * d_inner, bias=False)
         self.mixer = RouteMixer(
             d_inner,
             num_routes=num_routes_of(route_set),
@@ -174,7 +175,7 @@ class LatentMamba(nn.Module):
             conv_width=conv_width,
         )
         self.out_norm = nn.LayerNorm(d_inner)
-        self.out_proj = nn.Linear(d_inner, dim, bias=False)
+        self.out_proj = Linear(d_inner, dim, bias=False)
 
     def forward(self, t: Tensor) -> Tensor:
         height, width = t.shape[1:3]
@@ -188,4 +189,4 @@ class LatentMamba(nn.Module):
 def project_in(t: Tensor, in_proj: nn.Linear) -> tuple[Tensor, Tensor]:
     """x and z, the two halves of W_in t, as two contiguous tensors (a split of one product would not be)."""
     w_x, w_z = in_proj.weight.chunk(2)
-    return F.linear(t, w_x), F.linear(t, w_z)
+    return linear(t, w_x), linear(t, w_z)

@@ -1,29 +1,25 @@
-"""Causal depthwise convolution along routes over a map."""
+"""The short convolution of Mamba blocks, one per route."""
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scanfuse.ops import routes
+from scanfuse.ops.route_conv import conv_routes
 
 __all__ = ["RouteConv"]
 
 
 class RouteConv(nn.Module):
-    """Each route k reads the map along its order and convolves, channel by channel:
+    """SiLU of a causal depthwise convolution along every route; see `scanfuse.ops.route_conv.conv_routes`.
 
-        y[orders[k, t], k] = bias_k + sum over j < width of weight_k[width - 1 - j] * x[orders[k, t - j]]
-
-    Positions before the start of a route count as zero. The last tap meets the position itself, as in the convolution
-    of Mamba, so `weight` (k, i, width) is k such kernels stacked.
+    `weight` (k, d, width) is k kernels of a depthwise Conv1d stacked, with its initial values.
 
     Args:
-        channels: i. num_routes: k. width: taps.
+        channels: d. num_routes: k. width: taps.
 
     Shape:
-        x (b, l, i), orders (k, l) int64 -> (b, l, k, i), natural order.
+        x (b, l, d), orders (k, l) int64 -> (b, l, k, d), natural order, float32 (float64 for a float64 x).
     """
 
     def __init__(self, channels: int, *, num_routes: int, width: int = 4) -> None:
@@ -33,18 +29,4 @@ class RouteConv(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_routes, channels).uniform_(-bound, bound))
 
     def forward(self, x: Tensor, orders: Tensor) -> Tensor:
-        width = self.weight.shape[2]
-        inverse = routes.inverse(orders)
-        outputs = []
-        for k in range(orders.shape[0]):
-            # (b, i, 1, l) with the channels innermost in memory: the layout for which convolutions are fast.
-            sequence = x.index_select(1, orders[k]).transpose(1, 2).unsqueeze(2)
-            y = F.conv2d(
-                sequence,
-                self.weight[k, :, None, None, :],
-                self.bias[k],
-                padding=(0, width - 1),
-                groups=self.weight.shape[1],
-            )
-            outputs.append(y.squeeze(2).transpose(1, 2).index_select(1, inverse[k]))
-        return torch.stack(outputs, dim=2)
+        return conv_routes(x, self.weight, self.bias, orders)

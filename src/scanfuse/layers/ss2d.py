@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scanfuse.layers.linear import Linear, linear
 from scanfuse.layers.ssm import dt_rank_for, initial_ssm, project, transition
 from scanfuse.ops import routes, scan_routes
 
@@ -69,7 +70,7 @@ class SS2D(nn.Module):
         super().__init__()
         d_inner = int(options.ratio * dim)
         self.options = options
-        self.in_proj = nn.Linear(dim, d_inner * (2 if options.gate else 1), bias=False)
+        self.in_proj = Linear(dim, d_inner * (2 if options.gate else 1), bias=False)
         self.conv2d = nn.Conv2d(d_inner, d_inner, 3, padding=1, groups=d_inner, bias=options.conv_bias)
         ssm = initial_ssm(_NUM_ROUTES, d_inner, options.d_state, dt_rank_for(dim))
         self.x_proj_weight = ssm.x_proj_weight
@@ -78,14 +79,14 @@ class SS2D(nn.Module):
         self.A_logs = ssm.A_logs
         self.Ds = ssm.Ds
         self.out_norm = nn.LayerNorm(d_inner)
-        self.out_proj = nn.Linear(d_inner, dim, bias=False)
+        self.out_proj = Linear(d_inner, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         # Two products with the halves of W_in give contiguous maps; one product and a split would cost a copy later.
         weights = self.in_proj.weight.chunk(2 if self.options.gate else 1)
-        gate = F.linear(x, weights[1]) if self.options.gate else None
-        x = F.linear(x, weights[0]).permute(0, 3, 1, 2)
+        gate = linear(x, weights[1]) if self.options.gate else None
+        x = linear(x, weights[0]).permute(0, 3, 1, 2)
         u = F.silu(self.conv2d(x)).permute(0, 2, 3, 1).flatten(1, 2)
         delta, B, C = project(u, self.x_proj_weight, self.dt_projs_weight)
         y = scan_routes(

@@ -17,8 +17,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from scanfuse.layers.linear import linear
 
 __all__ = [
     "SSMParameters",
@@ -93,7 +94,7 @@ def project(x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor) -> tuple[
     """
     num_routes, _, rank = dt_projs_weight.shape
     if x.dim() == 3:
-        dbc = F.linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (num_routes, -1))
+        dbc = linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (num_routes, -1))
     else:
         dbc = torch.einsum("blki,kri->blkr", x, x_proj_weight)
     num_states = (dbc.shape[-1] - rank) // 2

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanfuse.layers.drop_path import DropPath
+from scanfuse.layers.linear import Linear
 from scanfuse.layers.ss2d import GATED, SS2D, SS2DOptions
 
 __all__ = ["MLP", "VSSBlock"]
@@ -22,8 +23,8 @@ class MLP(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x)))

@@ -98,22 +98,32 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 class Encoder(nn.Module):
-    """Three stages, each a strided 2x2 convolution and a DGCB: s (b, c0, h, w) -> (b, c2, h/stride, w/stride)."""
+    """Three stages, each a strided 2x2 convolution and a DGCB: image (b, 1, h, w) -> (b, c2, h/stride, w/stride).
+
+    With stem stride 1 the first stage has no strided convolution. The stem belongs to the model, since the decoder
+    uses it too.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         c0, c1, c2 = config.channels
-        stages: list[nn.Module] = []
-        if config.stem_stride == 2:
-            stages.append(nn.Conv2d(c0, c0, 2, stride=2))
-        stages.append(DGCB(c0, dilation=config.dilations[0], norm=config.norm))
+        self.down = nn.Conv2d(c0, c0, 2, stride=2) if config.stem_stride == 2 else None
+        stages: list[nn.Module] = [DGCB(c0, dilation=config.dilations[0], norm=config.norm)]
         for before, after, dilation in zip((c0, c1), (c1, c2), config.dilations[1:], strict=True):
             stages.append(nn.Conv2d(before, after, 2, stride=2))
             stages.append(DGCB(after, dilation=dilation, norm=config.norm))
         self.stages = nn.Sequential(*stages)
 
-    def forward(self, s: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
-        return self.stages(s)
+    def forward(self, image: Float[Tensor, "b 1 h w"], stem: nn.Conv2d) -> Float[Tensor, "b c2 h2 w2"]:
+        if self.down is None:
+            return self.stages(stem(image))
+        # No activation stands between stem and down: together they are one 4x4 convolution of stride 2 with a padding
+        # of 1, and the map at full size need not be built.
+        down, bias = self.down.weight, self.down.bias
+        with torch.autocast(image.device.type, enabled=False):
+            weight = F.conv_transpose2d(down, stem.weight)
+            bias = bias + down.sum((2, 3)) @ stem.bias
+        return self.stages(F.conv2d(image, weight, bias, stride=2, padding=1))
 
 
 class ChannelMix(nn.Module):
@@ -215,16 +225,29 @@ class Model(nn.Module):
         height, width = a.shape[2:]
         stride = self.config.stride
         pair = F.pad(torch.cat([a, b]), (0, -width % stride, 0, -height % stride), mode="replicate")
-        s = self.stem(pair)
-        e_a, e_b = self.encoder(s).permute(0, 2, 3, 1).chunk(2)
+        e_a, e_b = self.encoder(pair, self.stem).permute(0, 2, 3, 1).chunk(2)
         t_a, t_b = self.mix(self.latent_a(e_a), self.latent_b(e_b), e_a, e_b)
         f = self.decoder(self.fusion(t_a, t_b))
-        if self.config.cmca:
-            s_a, s_b = s.chunk(2)
-            f = f + self.cmca(s_a, s_b) + self.cmca(s_b, s_a)
-        # The last layer is float32 under autocast too: bfloat16 pixels would have fewer than 8 bits.
+        # The last steps are float32 under autocast too: bfloat16 pixels would have fewer than 8 bits.
         with torch.autocast(f.device.type, enabled=False):
-            return torch.sigmoid(self.head(f.to(self.head.weight.dtype)))[..., :height, :width]
+            f = f.to(self.head.weight.dtype)
+            if self.config.cmca:
+                f = self.attend(f, pair)
+            return torch.sigmoid(self.head(f))[..., :height, :width]
+
+    def attend(self, f: Float[Tensor, "b c h w"], pair: Float[Tensor, "b2 1 h w"]) -> Float[Tensor, "b c h w"]:
+        """f + CMCA(s_a, s_b) + CMCA(s_b, s_a), where s = stem(image).
+
+        The stem has no activation: s is a c x 10 matrix times the 9 pixels around a position and a 1. So both terms
+        are small matrices times those 10 numbers, and no full-size map with c channels is built for them.
+        """
+        lift = torch.cat([self.stem.weight.flatten(1), self.stem.bias[:, None]], dim=1)  # type: ignore[index]
+        pixels = F.pad(F.unfold(pair.to(f.dtype), 3, padding=1), (0, 0, 0, 1), value=1.0)
+        p_a, p_b = pixels.chunk(2)
+        weights = torch.cat([self.cmca.weights(p_b, lift), self.cmca.weights(p_a, lift)], dim=2)
+        f_blc = f.permute(0, 2, 3, 1).flatten(1, 2)
+        f_blc = torch.baddbmm(f_blc, torch.cat([p_a, p_b], dim=1).transpose(1, 2), weights.transpose(1, 2))
+        return f_blc.unflatten(1, f.shape[2:]).permute(0, 3, 1, 2)
 
 
 class Config(Section):
