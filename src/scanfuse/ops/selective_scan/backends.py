@@ -73,13 +73,16 @@ def resolve_backend(
     return "portable", f"the only fast backend for {kind} tensors"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator,unused-ignore]
 def choose(backend: str, kind: str, dtype: torch.dtype) -> str:
     """`resolve_backend` for the operator: a constant of a compiled graph; logs an automatic choice once."""
     name, reason = resolve_backend(kind, dtype, backend)
     if backend == "auto" and VARIABLE not in os.environ:
         _announce(name, kind, reason)
     return name
+
+
+# What torch.compiler.assume_constant_result does, which would import the whole compiler: two seconds.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.lru_cache(maxsize=64)

@@ -59,7 +59,7 @@ def forward(
     last = u.new_empty(batch, k, d, n)
     states = u.new_empty((batch, k, -(-length // CHUNK), n, d) if save else 0)
     geometry = _geometry(u, delta, A, y, u, delta, orders, delta_softplus, merge, save)
-    fixed_b, fixed_c, rows_b, rows_c = _weights(B, C)
+    fixed_b, fixed_c, rows_b, rows_c = _weights(B, C, delta)
     arguments = [
         *_flat(u, delta, A.contiguous(), rows_b, rows_c),
         *(None if x is None else _flat(x)[0] for x in (fixed_b, fixed_c)),
@@ -102,7 +102,7 @@ def backward(
     du = _results(u, batch, length, u.shape[2], d, time_last)
     ddelta = _results(u, batch, length, k, d, time_last)
     geometry = _geometry(u, delta, A, dy, du, ddelta, orders, delta_softplus, merge, False)
-    fixed_b, fixed_c, rows_b, rows_c = _weights(B, C)
+    fixed_b, fixed_c, rows_b, rows_c = _weights(B, C, delta)
     per_sample = [u.new_empty(batch, k, d, n) for _ in range(2)]
     dA, dinitial = per_sample
     dfixed_b = u.new_empty((batch, k, d, n) if fixed_b is not None else 0)
@@ -112,8 +112,7 @@ def backward(
     apart = u.shape[2] == k and not merge
     tasks = _tasks(batch, k, d, apart, 1)
     groups = 1 + max((task[5] for task in tasks), default=0)
-    shared = fixed_b is None or fixed_c is None
-    sums = u.new_zeros((batch, groups, k, length, 2 * n) if shared else 0)
+    sums = u.new_zeros(batch, groups, k, length, 2 * n)
     arguments = [
         *_flat(dy, _whole(dlast_state, u), states, u, delta, A.contiguous(), rows_b, rows_c),
         *(None if x is None else _flat(x)[0] for x in (fixed_b, fixed_c)),
@@ -122,13 +121,13 @@ def backward(
         *_flat(du, ddelta, dA, sums, dfixed_b, dfixed_c, dD, dbias, dinitial),
     ]
     _run([(geometry, *arguments, *task[:5], task[0] * groups + task[5]) for task in tasks], _kernels()[1])
-    dB, dC = _unpack_sums(sums.sum(1), n) if shared else (dfixed_b, dfixed_c)
+    dB, dC = _unpack_sums(sums.sum(1) if groups > 1 else sums[:, 0], n)
     return (
         du,
         ddelta,
         dA.sum(0),
-        dB if fixed_b is None else dfixed_b.sum(0),
-        dC if fixed_c is None else dfixed_c.sum(0),
+        dB if B.dim() == 4 else dfixed_b.sum(0),
+        dC if C.dim() == 4 else dfixed_c.sum(0),
         None if D is None else dD.sum(0),
         None if delta_bias is None else dbias.sum(0),
         None if initial_state is None else dinitial,
@@ -138,13 +137,12 @@ def backward(
 def _unpack_sums(sums: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """(batch, k, L, 2n), tiles of four dB and four dC, then single pairs -> dB, dC (batch, L, k, n)."""
     fours = n // 4 * 4
-    tiles = sums[..., : 2 * fours].unflatten(-1, (fours // 4, 2, 4)) if fours else None
-    rest = sums[..., 2 * fours :].unflatten(-1, (n - fours, 2)) if n > fours else None
+    sums = sums.transpose(1, 2)
     halves = []
     for i in range(2):
-        parts = [] if tiles is None else [tiles[..., i, :].flatten(-2)]
-        parts += [] if rest is None else [rest[..., i]]
-        halves.append(torch.cat(parts, -1).transpose(1, 2) if len(parts) > 1 else parts[0].transpose(1, 2))
+        parts = [sums[..., j + 4 * i : j + 4 * i + 4] for j in range(0, 2 * fours, 8)]
+        parts.append(sums[..., 2 * fours + i :: 2])
+        halves.append(torch.cat(parts, -1))
     return halves[0], halves[1]
 
 
@@ -227,12 +225,15 @@ def _results(like: Tensor, batch: int, length: int, k: int, d: int, time_last: b
     return like.new_empty(batch, length, k, d)
 
 
-def _weights(B: Tensor, C: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-    """The constant ones of B and C, or None; then the others with contiguous rows, or without elements."""
-    none = B.new_empty(0)
-    B, C = B.contiguous(), C.contiguous()
-    fixed_b, fixed_c = (x if x.dim() == 3 else None for x in (B, C))
-    return fixed_b, fixed_c, none if fixed_b is not None else B, none if fixed_c is not None else C
+def _weights(B: Tensor, C: Tensor, delta: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+    """B and C as factors (k, d, n) and (batch, L, k, n), one of them ones; no factors if both vary over time."""
+    if B.dim() == C.dim() == 4:
+        return None, None, B.contiguous(), C.contiguous()
+    batch, length, k, d = delta.shape
+    ones = B.new_ones(batch, length, k, B.shape[-1])
+    fixed = [x.contiguous() if x.dim() == 3 else x.new_ones(k, d, x.shape[-1]) for x in (B, C)]
+    rows = [ones if x.dim() == 3 else x.contiguous() for x in (B, C)]
+    return fixed[0], fixed[1], rows[0], rows[1]
 
 
 def _whole(x: Tensor | None, like: Tensor) -> Tensor:

@@ -7,15 +7,16 @@ in registers while a chunk passes:
 
     gather delta, u of a chunk -> dt = softplus(delta + bias), x = dt u -> per tile, per step: h, y -> put y back
 
-B and C are (batch, L, k, n) contiguous, or 0-length with `fixed_b` / `fixed_c` (k, d, n) given instead: a constant
-weight is a lane's own number, not one that all lanes share.
+B and C are (batch, L, k, n) contiguous. `fixed_b`, `fixed_c` (k, d, n), both or neither, are factors of them that do
+not change over time; with None in their place numba compiles kernels without these multiplications.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import extending
 
 from scanfuse.ops.selective_scan.simd import (
     FOUR,
@@ -87,12 +88,21 @@ def _scratch(like: Any, rows: int) -> Any:
     return buffer[skip : skip + size]
 
 
-@jit
 def _scratch_for(fixed: Any, like: Any, rows: int) -> Any:
-    # None must be a matter of types, not of values: that is what makes numba drop the dead branches.
-    if fixed is None:
+    """Scratch if `fixed` is an array, else None."""
+    return None if fixed is None else _scratch(like, rows)
+
+
+@extending.overload(_scratch_for)
+def _typed_scratch_for(fixed: Any, like: Any, rows: Any) -> Callable[..., Any]:
+    # None has to be a matter of types, not of values: that is what lets numba drop the dead branches.
+    def absent(fixed: Any, like: Any, rows: Any) -> Any:
         return None
-    return _scratch(like, rows)
+
+    def present(fixed: Any, like: Any, rows: Any) -> Any:
+        return _scratch(like, rows)
+
+    return absent if isinstance(fixed, types.NoneType) else present
 
 
 @jit
@@ -223,8 +233,11 @@ def _advance(
     h = load(h_nw, n * w, tile)
     for t in range(steps):
         decay = exp2(repeat(load(dt_tw, t * w, ONE), tile) * a)
-        b = spread(B, rows[t] + n, tile) if b_nw is None else load(b_nw, n * w, tile)
-        c = spread(C, rows[t] + n, tile) if c_nw is None else load(c_nw, n * w, tile)
+        b = spread(B, rows[t] + n, tile)
+        c = spread(C, rows[t] + n, tile)
+        if b_nw is not None:
+            b = b * load(b_nw, n * w, tile)
+            c = c * load(c_nw, n * w, tile)
         h = fma(decay, h, repeat(load(x_tw, t * w, ONE), tile) * b)
         add_to(y_tw, t * w, fold(h * c, tile))
     store(h_nw, n * w, h)
@@ -248,7 +261,9 @@ def _retreat(
     store(h_tn, 0, h)
     for t in range(steps):
         decay = exp2(repeat(load(dt_tw, t * w, ONE), tile) * a)
-        b = spread(B, rows[t] + n, tile) if b_nw is None else load(b_nw, n * w, tile)
+        b = spread(B, rows[t] + n, tile)
+        if b_nw is not None:
+            b = b * load(b_nw, n * w, tile)
         h = fma(decay, h, repeat(load(x_tw, t * w, ONE), tile) * b)
         store(decay_tn, t * m, decay)
         store(h_tn, (t + 1) * m, h)
@@ -258,8 +273,11 @@ def _retreat(
     dc = splat(a_nw, 0.0, tile)
     for back in range(steps):
         t = steps - 1 - back
-        b = spread(B, rows[t] + n, tile) if b_nw is None else load(b_nw, n * w, tile)
-        c = spread(C, rows[t] + n, tile) if c_nw is None else load(c_nw, n * w, tile)
+        b = spread(B, rows[t] + n, tile)
+        c = spread(C, rows[t] + n, tile)
+        if b_nw is not None:
+            b = b * load(b_nw, n * w, tile)
+            c = c * load(c_nw, n * w, tile)
         dy = repeat(load(dy_tw, t * w, ONE), tile)
         dh = fma(c, dy, carry)
         carry = dh * load(decay_tn, t * m, tile)
@@ -269,17 +287,16 @@ def _retreat(
         add_to(dx_tw, t * w, fold(dh * b, tile))
         db_t = dh * repeat(load(x_tw, t * w, ONE), tile)
         dc_t = dy * load(h_tn, (t + 1) * m, tile)
-        if b_nw is None or c_nw is None:
-            add_to(sums, sum_rows[t] + 2 * n, lane_sums(db_t, dc_t, tile))
         if b_nw is not None:
-            db = db + db_t
-        if c_nw is not None:
-            dc = dc + dc_t
+            db = fma(db_t, spread(B, rows[t] + n, tile), db)
+            dc = fma(dc_t, spread(C, rows[t] + n, tile), dc)
+            db_t = db_t * load(b_nw, n * w, tile)
+            dc_t = dc_t * load(c_nw, n * w, tile)
+        add_to(sums, sum_rows[t] + 2 * n, lane_sums(db_t, dc_t, tile))
     store(carry_nw, n * w, carry)
     add_to(da_nw, n * w, da)
     if b_nw is not None:
         add_to(db_nw, n * w, db)
-    if c_nw is not None:
         add_to(dc_nw, n * w, dc)
 
 
@@ -305,7 +322,6 @@ def forward_task(
             _column(A, lane_base * g.states, g.states, lanes, LOG2E, a_nw)
             if fixed_b is not None:
                 _column(fixed_b, lane_base * g.states, g.states, lanes, 1.0, b_nw)
-            if fixed_c is not None:
                 _column(fixed_c, lane_base * g.states, g.states, lanes, 1.0, c_nw)
             _lane_row(D, lane_base, lanes, d_w)
             _lane_row(bias, lane_base, lanes, bias_w)
@@ -380,7 +396,6 @@ def backward_task(
             _column(A, lane_base * g.states, g.states, lanes, LOG2E, a_nw)
             if fixed_b is not None:
                 _column(fixed_b, lane_base * g.states, g.states, lanes, 1.0, b_nw)
-            if fixed_c is not None:
                 _column(fixed_c, lane_base * g.states, g.states, lanes, 1.0, c_nw)
             _lane_row(D, lane_base, lanes, d_w)
             _lane_row(bias, lane_base, lanes, bias_w)
@@ -447,7 +462,6 @@ def backward_task(
             _uncolumn(carry_nw, dinitial, state_base, g.states, lanes)
             if fixed_b is not None:
                 _uncolumn(db_nw, dfixed_b, state_base, g.states, lanes)
-            if fixed_c is not None:
                 _uncolumn(dc_nw, dfixed_c, state_base, g.states, lanes)
             store(d_w, 0, dskip)
             store(bias_w, 0, dshift)

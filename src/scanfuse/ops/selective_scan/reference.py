@@ -33,7 +33,7 @@ def scan(
 ) -> tuple[Tensor, Tensor]:
     """Returns y (batch, L, k or 1, d) in natural order and the last state (batch, k, d, n).
 
-    The arguments are those of `scanfuse.ops.selective_scan.cpu.forward`: one floating dtype throughout.
+    The arguments are those that `operator.py` lays down: one floating dtype throughout.
     """
     batch, length, k, d = delta.shape
     routes = torch.arange(k, device=u.device)
