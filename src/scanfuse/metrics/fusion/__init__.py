@@ -13,7 +13,7 @@ quantity is undefined: NaN for constant or too small images, never an exception 
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Num
@@ -33,6 +33,7 @@ from scanfuse.metrics.fusion.vif import vif
 __all__ = ["METRICS", "Metric", "score"]
 
 
+@runtime_checkable
 class FusionMetric(Protocol):
     """A number from a fused image and its two sources, all (H, W) on 0..255."""
 
