@@ -1,4 +1,4 @@
-"""Forward and backward of the cpu backend allocate at most eight times the bytes of u, y and all gradients included."""
+"""Forward and backward of the cpu backend allocate at most 8 times the bytes of u, y and gradients included."""
 
 import torch
 
