@@ -13,7 +13,7 @@ import sys
 from jaxtyping import install_import_hook
 
 with install_import_hook(
-    ["scanfuse.fusion", "scanfuse.systems", "scanfuse.tasks", "scanfuse.metrics", "scanfuse.backbones"],
+    ["scanfuse.fusion", f"scanfuse.systems.{sys.argv[1]}", "scanfuse.tasks", "scanfuse.backbones"],
     "beartype.beartype",
 ):
     from scanfuse import config, systems
