@@ -1,0 +1,206 @@
+"""How well scores rank positives above negatives: AUROC, average precision, partial AUROC, and their curves.
+
+A metric of one class only is undefined: NaN, without a warning. `auroc` and `average_precision` are scikit-learn's.
+`weighted_auroc` and `weighted_average_precision` give the same numbers for thousands of weightings at once, as the
+bootstrap needs them (2000 resamples of 3000 samples: 0.3 s instead of 5 s).
+"""
+
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+from numpy.typing import ArrayLike
+from sklearn import metrics as sklearn_metrics
+
+from scanfuse.metrics.classification.inputs import checked, checked_weights, mean_of_defined, ratio
+
+__all__ = [
+    "Curve",
+    "auroc",
+    "average_precision",
+    "multiclass_auroc",
+    "partial_auroc",
+    "precision_recall_curve",
+    "roc_curve",
+    "weighted_auroc",
+    "weighted_average_precision",
+]
+
+NAN = float("nan")
+
+
+class Curve(NamedTuple):
+    """Points of a curve and the threshold of each (positive if score >= threshold); empty where undefined."""
+
+    x: Float64[np.ndarray, " p"]
+    y: Float64[np.ndarray, " p"]
+    thresholds: Float64[np.ndarray, " p"]
+
+
+def auroc(target: ArrayLike, score: ArrayLike) -> float:
+    """Area under the ROC curve = P(score of a positive > score of a negative) + P(equal) / 2, in [0, 1].
+
+    NaN unless both classes occur.
+
+    Args:
+        target: (n,), 0 or 1.
+        score: (n,), higher means positive; any monotone scale.
+
+    Raises:
+        ValueError: see `inputs.checked`.
+
+    Source: Hanley, McNeil 1982; computed by scikit-learn.
+    """
+    y, p = checked(target, score)
+    return float(sklearn_metrics.roc_auc_score(y, p)) if 0 < y.sum() < y.size else NAN
+
+
+def average_precision(target: ArrayLike, score: ArrayLike) -> float:
+    """Average precision, the step sum  sum_t (R_t - R_{t-1}) P_t  over distinct thresholds, in (0, 1].
+
+    The trapezoid under the same points is another, too optimistic number. A useless score gives the prevalence.
+    NaN without a positive; 1 without a negative.
+
+    Args:
+        target: (n,), 0 or 1.
+        score: (n,), higher means positive.
+
+    Raises:
+        ValueError: see `inputs.checked`.
+
+    Source: Davis, Goadrich 2006; computed by scikit-learn.
+    """
+    y, p = checked(target, score)
+    return float(sklearn_metrics.average_precision_score(y, p)) if y.any() else NAN
+
+
+def partial_auroc(target: ArrayLike, score: ArrayLike, min_tpr: float = 0.8) -> float:
+    """Area of the ROC curve above a sensitivity, uncorrected, in [0, 1 - min_tpr]; linear between the curve's points.
+
+    area = integral over t from min_tpr to 1 of (1 - FPR(t)) dt;   a useless score gives (1 - min_tpr)^2 / 2.
+
+    NaN unless both classes occur.
+
+    Args:
+        target: (n,), 0 or 1.
+        score: (n,), higher means positive.
+        min_tpr: in [0, 1); 0 gives the AUROC.
+
+    Raises:
+        ValueError: see `inputs.checked`; min_tpr out of range.
+
+    Source: the score of the ISIC 2024 challenge (min_tpr = 0.8); Robin et al. 2011 (pROC) compute the same.
+    """
+    if not 0 <= min_tpr < 1:
+        raise ValueError(f"min_tpr is {min_tpr}; it must be at least 0 and below 1")
+    curve = roc_curve(target, score)
+    if not curve.x.size:
+        return NAN
+    # Seen with the axes exchanged the curve is a function of the sensitivity; a jump keeps both of its ends.
+    after = int(np.searchsorted(curve.y, min_tpr, side="right"))
+    before = after - 1
+    share = (min_tpr - curve.y[before]) / (curve.y[after] - curve.y[before])
+    start = curve.x[before] + share * (curve.x[after] - curve.x[before])
+    tpr = np.concatenate([[min_tpr], curve.y[after:]])
+    fpr = np.concatenate([[start], curve.x[after:]])
+    return float(np.trapezoid(1 - fpr, tpr))
+
+
+def multiclass_auroc(
+    target: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], *, pairs: bool = False
+) -> float:
+    """Mean AUROC over classes, in [0, 1].
+
+    One class against the rest, averaged over the classes for which this is defined; or, with `pairs`, class i
+    against class j alone by the probability of i, averaged over all ordered pairs. NaN if nothing is defined.
+
+    Args:
+        target: (n,), class number 0..c-1.
+        probabilities: (n, c).
+        pairs: the second form, which does not depend on how frequent the classes are.
+
+    Source: Fawcett 2006 (against the rest); Hand, Till 2001 (pairs).
+    """
+    y, p = np.asarray(target), np.asarray(probabilities, np.float64)
+    classes = range(p.shape[1])
+    if not pairs:
+        return float(mean_of_defined([auroc(y == c, p[:, c]) for c in classes]))
+    values = []
+    for i, j in permutations(classes, 2):
+        rows = (y == i) | (y == j)
+        values.append(auroc(y[rows] == i, p[rows, i]))
+    return float(mean_of_defined(values))
+
+
+def roc_curve(target: ArrayLike, score: ArrayLike) -> Curve:
+    """x = false positive rate, y = sensitivity, from (0, 0) to (1, 1); empty unless both classes occur."""
+    y, p = checked(target, score)
+    if not 0 < y.sum() < y.size:
+        return _EMPTY
+    return Curve(*sklearn_metrics.roc_curve(y, p, drop_intermediate=False))
+
+
+def precision_recall_curve(target: ArrayLike, score: ArrayLike) -> Curve:
+    """x = recall from 1 to 0, y = precision; the last point (0, 1) has threshold inf; empty without positives."""
+    y, p = checked(target, score)
+    if not y.any():
+        return _EMPTY
+    precision, recall, thresholds = sklearn_metrics.precision_recall_curve(y, p)
+    return Curve(recall, precision, np.append(thresholds, np.inf))
+
+
+def weighted_auroc(
+    target: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
+) -> Float64[np.ndarray, " r"]:
+    """`auroc` under r weightings of the samples at once.
+
+    AUROC = sum over distinct scores s of  P_s (N_<s + N_s / 2)  / (P N),   P and N weights of positives, negatives.
+
+    Args:
+        target: (n,), 0 or 1.
+        score: (n,), higher means positive.
+        weights: (r, n) or (n,), not negative; None counts every sample once.
+
+    Returns:
+        (r,), NaN where one of the classes has no weight.
+
+    Raises:
+        ValueError: see `inputs.checked` and `inputs.checked_weights`.
+    """
+    positive, negative = _by_distinct_score(target, score, weights)
+    below = np.cumsum(negative, axis=1) - negative
+    favourable = np.einsum("rs,rs->r", positive, below + 0.5 * negative)
+    return ratio(favourable, positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def weighted_average_precision(
+    target: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
+) -> Float64[np.ndarray, " r"]:
+    """`average_precision` under r weightings of the samples at once; arguments and result as `weighted_auroc`."""
+    positive, negative = _by_distinct_score(target, score, weights)
+    positive, negative = positive[:, ::-1], negative[:, ::-1]
+    true = np.cumsum(positive, axis=1)
+    called = true + np.cumsum(negative, axis=1)
+    # Thresholds above all weighted samples call nothing positive and add no recall.
+    precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
+    return ratio(np.einsum("rs,rs->r", positive, precision), positive.sum(axis=1))
+
+
+_EMPTY = Curve(np.empty(0), np.empty(0), np.empty(0))
+
+
+def _by_distinct_score(
+    target: ArrayLike, score: ArrayLike, weights: ArrayLike | None
+) -> tuple[Float64[np.ndarray, "r s"], Float64[np.ndarray, "r s"]]:
+    """Weights of the positives and of the negatives at each distinct score, in rising order."""
+    y, p = checked(target, score)
+    w = checked_weights(weights, y.size)
+    if not y.size:
+        return np.zeros((w.shape[0], 0)), np.zeros((w.shape[0], 0))
+    order = np.argsort(p, kind="stable")
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(p[order]) > 0]))
+    w, y = w[:, order], y[order]
+    total = np.add.reduceat(w, starts, axis=1)
+    positive = np.add.reduceat(w * y, starts, axis=1)
+    return positive, total - positive
