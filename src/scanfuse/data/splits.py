@@ -80,12 +80,19 @@ def split_groups(
     matrix = counts.to_numpy()
     # The small splits are filled first: they cannot give way as the large one can.
     names = sorted(wanted, key=lambda name: (wanted[name], SPLITS.index(name)))
+    majority = matrix.argmax(axis=1)
+    strata = [np.flatnonzero(majority == target) for target in np.unique(majority)]
+    if min(map(len, strata)) < len(wanted):
+        strata = [np.arange(len(matrix))]
+    sizes = matrix.sum(axis=1)
     random = np.random.default_rng(seed)
     draws: list[np.ndarray] = []
     errors: list[float] = []
     for _ in range(_DRAWS):
-        order = random.permutation(len(matrix))
-        labels = _cut(matrix.sum(axis=1), order, [wanted[name] for name in names])
+        labels = np.empty(len(matrix), int)
+        for stratum in strata:
+            order = random.permutation(len(stratum))
+            labels[stratum] = _cut(sizes[stratum], order, [wanted[name] for name in names])
         missed = [
             np.abs(matrix[labels == place].sum(axis=0) - wanted[name] * matrix.sum(axis=0)).sum()
             for place, name in enumerate(names)

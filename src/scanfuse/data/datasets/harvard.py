@@ -12,7 +12,9 @@ from typing import Literal
 import pandas as pd
 
 from scanfuse.data.datasets.paired import group_of, index_folders, table_of
+from scanfuse.data.datasets.paired import matches as paired_matches
 from scanfuse.data.manifest import Manifest
+from scanfuse.data.readers import stem
 from scanfuse.data.splits import FRACTIONS, assign, cut_validation
 from scanfuse.errors import UserError
 
@@ -34,8 +36,15 @@ _CASE = r"^(.+)\d{3}$"
 
 
 def matches(root: Path, pair: tuple[str, ...]) -> bool:
-    """True if `root` is a folder with one folder per modality in one of the places of LAYOUT."""
-    return bool(_places(root, pair))
+    """True if `root` has one folder per modality in one of the places of LAYOUT.
+
+    Folders that could as well be plain pairs (directly in `root`) must hold mostly names of case and slice.
+    """
+    places = _places(root, pair)
+    if not places or not paired_matches(root, pair):
+        return bool(places)
+    names = [stem(path) for path in sorted(_folders(root)[pair[0]].iterdir()) if path.is_file()]
+    return 2 * sum(name.isdecimal() and len(name) > 3 for name in names) >= len(names)
 
 
 def read(

@@ -102,7 +102,8 @@ def _require(file: Path, table: pd.DataFrame, names: list[str]) -> None:
     for name in names:
         if name in table:
             continue
-        near = difflib.get_close_matches(name, [str(column).lower() for column in table], n=1, cutoff=0.5)
+        others = [str(column).lower() for column in table if column not in (*_KNOWN, *names)]
+        near = difflib.get_close_matches(name, others, n=1, cutoff=0.6)
         actual = next((column for column in table if near and str(column).lower() == near[0]), None)
         hint = f"; rename {actual!r} to {name!r}?" if actual is not None else ""
         raise UserError(f"{file} has no column {name!r} (it has {', '.join(map(str, table))}){hint or '; add it.'}")

@@ -47,7 +47,8 @@ def read(
     table = table_of(index_folders(_modalities(root, pair), missing=missing), pair)
     if group_pattern is not None:
         table["group"] = [group_of(name, group_pattern) for name in table["id"]]
-    manifest = Manifest(table, pair)
+    notes = () if group_pattern else ("every picture is its own group: give a group pattern if some share a patient",)
+    manifest = Manifest(table, pair, notes)
     return assign(manifest, fractions, seed) if split == "case" else manifest
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from scanfuse.errors import UserError
 
-__all__ = ["names", "phantom"]
+__all__ = ["load", "names"]
 
 
 def names() -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(name for name in modules if not name.startswith("_")))
 
 
-def phantom(name: str) -> ModuleType:
+def load(name: str) -> ModuleType:
     """The module of one phantom; UserError for an unknown name."""
     if name not in names():
         raise UserError(f"Unknown phantom {name!r}; choose {', '.join(names())}.")

@@ -184,13 +184,15 @@ def _thickness(case: Case, level: float, angle: Array, wobble: Array) -> tuple[A
     lateral = _temple(angle)
     temple = 5.0 * np.clip((0.62 - level) / 0.15, 0, 1) * lateral
     scalp = case.scalp_mm * (1 + 0.10 * np.sin(angle - 0.6)) + temple + 0.25 * wobble
-    skull = case.skull_mm * (1 + 0.16 * np.cos(2 * (angle - np.pi / 2)) - 0.2 * lateral)
+    skull = case.skull_mm * (1 + 0.16 * np.cos(2 * (angle - np.pi / 2)) - 0.15 * lateral)
     front, back = angle - np.pi / 2, np.abs(angle + np.pi / 2)
     crest = 3.0 * np.exp(-((front / 0.05) ** 2)) * (level < 0.6) + 4.5 * np.exp(-((back / 0.09) ** 2)) * (
         level < 0.55
     )
+    if case.has_frontal_sinus:
+        crest = crest + 5.0 * np.exp(-((front / 0.3) ** 2)) * np.clip((0.5 - level) / 0.06, 0, 1)
     oblique = 1 + 1.1 * max(level - 0.72, 0) / 0.2  # near the vertex the bone is cut at a slant
-    return scalp, skull * oblique + crest + 0.45 * wobble
+    return scalp, np.maximum(skull * oblique + crest + 0.45 * wobble, 3.4)
 
 
 def _temple(angle: Array) -> Array:
@@ -221,7 +223,7 @@ def _paint_shell(
     paint.inside("diploe", spongy, strength=np.clip(0.75 + 0.2 * wobble, 0, 1), softness=1.5)
     if case.has_frontal_sinus and level < 0.5:
         middle = 0.5 * skull
-        bulge = np.clip((0.5 - level) / 0.06, 0, 1) * (0.3 * skull)
+        bulge = np.clip((0.5 - level) / 0.06, 0, 1) * (0.25 * skull)
         sinus = bulge - np.abs(depth - middle) - np.maximum(np.abs(x) - 17, 0) * 0.7
         paint.inside("air", np.where((y > 0) & (np.abs(x) > 1.2), sinus, -9))
 

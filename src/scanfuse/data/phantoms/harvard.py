@@ -74,7 +74,7 @@ def write(
         root: folder; made where it is missing. Files of an earlier call with more cases stay.
         pair: two of CT, MRI, SPECT, PET, in any case; the folder is named <other>-MRI as published.
         cases: heads, numbered from 1.
-        slices: neighbouring slices of each, 1 to 20.
+        slices: neighbouring slices of each, 1 to 900.
         size: side in pixels, at least 32; the field of view is 240 mm.
         seed: of everything.
 
@@ -87,7 +87,7 @@ def write(
     names = [name.strip().upper() for name in pair]
     if len(names) != 2 or names[0] == names[1] or not set(names) <= set(MODALITIES):
         raise UserError(f"Phantoms come as two of {', '.join(MODALITIES)}; got {', '.join(pair) or 'none'}.")
-    for name, value, low, high in (("cases", cases, 1, 9999), ("slices", slices, 1, 20), ("size", size, 32, 1024)):
+    for name, value, low, high in (("cases", cases, 1, 9999), ("slices", slices, 1, 900), ("size", size, 32, 1024)):
         if not low <= value <= high:
             raise UserError(f"{name} must be {low} to {high}, not {value}.")
     names.sort(key=("CT", "SPECT", "PET", "MRI").index)

@@ -1,21 +1,21 @@
-"""PNG and JPEG through Pillow; 16-bit colour PNG, which Pillow narrows to 8 bit, through torchvision."""
+"""PNG and JPEG through Pillow; 16-bit colour PNG, which Pillow narrows to 8 bit, through `deep_png`."""
 
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from scanfuse.data.readers import deep_png
 from scanfuse.data.readers.image import Image, check_size, finish, flatten_alpha
 from scanfuse.errors import UserError
 
 __all__ = ["SUFFIXES", "pillow_pixels", "read"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def read(path: Path, *, grey_if_equal: bool = True) -> Image:
@@ -34,9 +34,9 @@ def read(path: Path, *, grey_if_equal: bool = True) -> Image:
             with PIL.Image.open(path, formats=("PNG", "JPEG")) as picture:
                 check_size(path, picture.height, picture.width)
                 stored = picture.mode
-                if picture.format == "PNG" and _is_deep_colour(path):
+                if picture.format == "PNG" and deep_png.is_deep(path):
                     picture.load()
-                    return finish(path, _read_deep_colour(path), stored=f"{stored};16", grey_if_equal=grey_if_equal)
+                    return finish(path, deep_png.decode(path), stored=f"{stored};16", grey_if_equal=grey_if_equal)
                 pixels = pillow_pixels(PIL.ImageOps.exif_transpose(picture))
     except UserError:
         raise
@@ -44,7 +44,7 @@ def read(path: Path, *, grey_if_equal: bool = True) -> Image:
         raise UserError(f"{path} is not a PNG or JPEG picture{_guess(path)}; export it again.") from error
     except PIL.Image.DecompressionBombError as error:
         raise UserError(f"{path} claims far more pixels than allowed; cut or shrink it first.") from error
-    except (OSError, SyntaxError, ValueError, RuntimeError, struct.error) as error:
+    except (OSError, SyntaxError, ValueError, KeyError, struct.error, zlib.error) as error:
         raise UserError(f"{path} is damaged or cut short ({_first_line(error)}); copy or export it again.") from error
     return finish(path, pixels, stored=stored, grey_if_equal=grey_if_equal)
 
@@ -63,22 +63,6 @@ def pillow_pixels(picture: PIL.Image.Image) -> np.ndarray:
     if picture.mode in ("LA", "RGBA"):
         return flatten_alpha(pixels)
     return pixels
-
-
-def _is_deep_colour(path: Path) -> bool:
-    """True for 16 bits per channel and more than one channel, read from the PNG header."""
-    with path.open("rb") as file:
-        header = file.read(26)
-    return header.startswith(_PNG_SIGNATURE) and header[24] == 16 and header[25] != 0
-
-
-def _read_deep_colour(path: Path) -> np.ndarray:
-    import torchvision.io  # type: ignore[import-untyped]  # slow to import, for this rare kind only
-
-    mode = torchvision.io.ImageReadMode.UNCHANGED
-    pixels = torchvision.io.decode_image(torchvision.io.read_file(str(path)), mode=mode).numpy()
-    pixels = np.moveaxis(pixels, 0, -1)
-    return flatten_alpha(pixels) if pixels.shape[-1] in (2, 4) else pixels
 
 
 def _guess(path: Path) -> str:

@@ -1,7 +1,5 @@
 """PNG (8 and 16 bit, grey and RGB) and float32 TIFF, whole or not at all."""
 
-import struct
-import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +7,7 @@ import numpy as np
 import PIL.Image
 import tifffile
 
+from scanfuse.data.readers import deep_png
 from scanfuse.data.readers.image import Image
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path
@@ -50,7 +49,7 @@ def write_image(path: str | Path, array: np.ndarray, *, bits: Literal[8, 16] = 8
         pixels = _depth(array, bits)
         with atomic_path(path) as temporary:
             if pixels.dtype == np.uint16 and pixels.ndim == 3:
-                temporary.write_bytes(_deep_colour_png(pixels))
+                temporary.write_bytes(deep_png.encode(pixels))
             else:
                 PIL.Image.fromarray(pixels).save(temporary, format="PNG")
     else:
@@ -64,21 +63,3 @@ def _depth(array: np.ndarray, bits: Literal[8, 16]) -> np.ndarray:
         raise ValueError(f"PNG holds uint8, uint16 or float in [0, 1], not {array.dtype}; write .tif instead")
     top = 2**bits - 1
     return np.rint(np.clip(array.astype(np.float64), 0, 1) * top).astype(np.uint8 if bits == 8 else np.uint16)
-
-
-def _deep_colour_png(pixels: np.ndarray) -> bytes:
-    """16-bit RGB PNG, which Pillow cannot write. Rows use the filter "up" (difference to the row above).
-
-    Source: PNG specification (third edition), sections 5 (chunks), 9 (filters), 11.2 (IHDR: colour type 2).
-    """
-    height, width = pixels.shape[:2]
-    rows = np.frombuffer(pixels.astype(">u2").tobytes(), np.uint8).reshape(height, width * 6)
-    above = np.vstack([np.zeros((1, width * 6), np.uint8), rows[:-1]])
-    filtered = np.hstack([np.full((height, 1), 2, np.uint8), rows - above])
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    body = zlib.compress(filtered.tobytes(), 6)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
