@@ -12,6 +12,7 @@ from typing import Any
 
 import huggingface_hub
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from scanfuse import config as configuration
@@ -38,13 +39,7 @@ class Predictor:
         system_type = systems.load(str(content.get("system")))
         self.run = run
         self.system = system_type(configuration.build(system_type.Config, content))
-        weights = run.load_weights()
-        try:
-            self.system.model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise UserError(
-                f"{run.weights_file} does not fit config.yaml: {str(error).splitlines()[-1].strip()}"
-            ) from None
+        _load_weights(self.system.model, run)
         self.device = choose_device(device)
         self.system.model.to(self.device).eval()
 
@@ -119,6 +114,18 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"The device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _load_weights(model: nn.Module, run: Run) -> None:
+    weights, expected = run.load_weights(), model.state_dict()
+    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
+    wrong += [name for name in weights if name not in expected]
+    if wrong:
+        raise UserError(
+            f"{run.weights_file} does not fit config.yaml: {len(wrong)} tensor(s) are missing, unknown or of another "
+            f"shape, such as {wrong[0]}. Use the version of scanfuse in run.json, or train again."
+        )
+    model.load_state_dict(weights)
 
 
 def _both(names: tuple[str, ...]) -> str:
