@@ -14,10 +14,7 @@ route) and, in the backward, 2 n / d of them per group for dB and dC.
 
 import functools
 import hashlib
-import itertools
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from scanfuse.ops import threads
 from scanfuse.ops.selective_scan import kernels
 from scanfuse.ops.selective_scan.kernels import CHUNK, Geometry
 
@@ -69,7 +67,7 @@ def forward(
     ]
     apart = u.shape[2] == k and not merge
     tasks = _tasks(batch, k, d, apart, 4)
-    _run([(geometry, *arguments, *task[:5]) for task in tasks], _kernels()[0])
+    threads.run([(geometry, *arguments, *task[:5]) for task in tasks], _kernels()[0])
     return y, last, states
 
 
@@ -120,7 +118,7 @@ def backward(
         _flat_orders(orders),
         *_flat(du, ddelta, dA, sums, dfixed_b, dfixed_c, dD, dbias, dinitial),
     ]
-    _run([(geometry, *arguments, *task[:5], task[0] * groups + task[5]) for task in tasks], _kernels()[1])
+    threads.run([(geometry, *arguments, *task[:5], task[0] * groups + task[5]) for task in tasks], _kernels()[1])
     dB, dC = _unpack_sums(sums.sum(1) if groups > 1 else sums[:, 0], n)
     return (
         du,
@@ -154,32 +152,6 @@ def _tasks(batch: int, k: int, d: int, apart: bool, per_thread: int) -> list[tup
     groups = min(blocks, wanted)
     edges = [min(d, i * blocks // groups * _BLOCK) for i in range(groups + 1)]
     return [(b, r0, r1, edges[i], edges[i + 1], i) for i in range(groups) for b in range(batch) for r0, r1 in spans]
-
-
-def _run(tasks: Sequence[tuple[Any, ...]], kernel: Callable[..., None]) -> None:
-    threads = min(torch.get_num_threads(), len(tasks))
-    if threads <= 1:
-        for task in tasks:
-            kernel(*task)
-        return
-    todo = itertools.count()
-
-    def work() -> None:
-        while (i := next(todo)) < len(tasks):
-            kernel(*tasks[i])
-
-    others = [_pool(os.getpid(), threads - 1).submit(work) for _ in range(threads - 1)]
-    try:
-        work()
-    finally:
-        for other in others:
-            other.result()
-
-
-@functools.lru_cache(maxsize=4)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    # One per process: a forked child has none of its parent's threads.
-    return ThreadPoolExecutor(threads, thread_name_prefix="scanfuse-scan")
 
 
 @functools.lru_cache(maxsize=1)
