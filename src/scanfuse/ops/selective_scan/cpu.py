@@ -14,6 +14,7 @@ route) and, in the backward, 2 n / d of them per group for dB and dC.
 
 import functools
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from scanfuse.ops.selective_scan.kernels import CHUNK, Geometry
 
 __all__ = ["CHUNK", "backward", "forward"]
 
+_log = logging.getLogger("scanfuse.ops")
 _BLOCK = 16  # channels; a group of channels is a multiple of it, and so of every processor's unit
 
 
@@ -155,8 +157,8 @@ def _tasks(batch: int, k: int, d: int, apart: bool, per_thread: int) -> list[tup
 
 
 @functools.lru_cache(maxsize=1)
-def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
-    """The compiled tasks, cached on disk under a key that includes the text of everything they call.
+def _kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """The compiled forward and backward tasks and the test of orders, cached on disk; the text is in the key.
 
     Numba looks for changes only in the file of the function that it caches; the number is in the closure, and with
     it in the key.
@@ -165,22 +167,33 @@ def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
     text = b"".join((here / name).read_bytes() for name in ("simd.py", "kernels.py"))
     version = int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
 
-    @njit(nogil=True, cache=True)
     def forward_entry(*arguments: Any) -> int:
         kernels.forward_task(*arguments)
         return version
 
-    @njit(nogil=True, cache=True)
     def backward_entry(*arguments: Any) -> int:
         kernels.backward_task(*arguments)
         return version
 
-    return forward_entry, backward_entry
+    def is_permutation(*arguments: Any) -> bool:
+        answer: bool = kernels.is_permutation(*arguments)
+        return answer and version >= 0
+
+    return _compiled(forward_entry), _compiled(backward_entry), _compiled(is_permutation)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        compiled: Callable[..., Any] = njit(nogil=True, cache=True)(function)
+    except RuntimeError as error:
+        _log.warning("the scan is compiled anew in every process (%s); set NUMBA_CACHE_DIR to a folder", error)
+        compiled = njit(nogil=True)(function)
+    return compiled
 
 
 def _check(orders: Tensor | None) -> None:
     # A position outside the map would be read and written outside the tensors.
-    if orders is not None and not kernels.is_permutation(_flat_orders(orders), *orders.shape):
+    if orders is not None and not _kernels()[2](_flat_orders(orders), *orders.shape):
         raise ValueError(f"every row of orders must be a permutation of 0..{orders.shape[1] - 1}")
 
 

@@ -470,7 +470,7 @@ def backward_task(
                 dbias[row_base + c] = bias_w[c]
 
 
-@njit(nogil=True, cache=True)
+@jit
 def is_permutation(orders: Any, routes: int, length: int) -> bool:
     """Whether every row of (routes, length) holds 0..length-1, once each."""
     seen = np.empty(length, np.uint8)
