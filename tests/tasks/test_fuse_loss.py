@@ -146,13 +146,13 @@ def test_gradient_of_the_sum_is_the_slope_of_the_equation() -> None:
 
 
 def test_autocast_does_not_lower_the_precision() -> None:
-    triple = images(9, 2, 1, 24, 24)
-    plain = fusion_loss(*triple, PLAIN)
+    f, a, b = images(9, 2, 1, 24, 24)
+    plain = fusion_loss(f, a, b, PLAIN)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = fusion_loss(*triple, PLAIN)
+        cast = fusion_loss(f, a, b, PLAIN)
     for name, value in plain.items():
         assert cast[name].dtype == torch.float32
         assert torch.equal(cast[name], value), name
-    halves = fusion_loss(*(x.bfloat16() for x in triple), PLAIN)
-    rounded = fusion_loss(*(x.bfloat16().float() for x in triple), PLAIN)
-    assert torch.equal(halves["loss"], rounded["loss"])
+    f, a, b = f.bfloat16(), a.bfloat16(), b.bfloat16()
+    rounded = fusion_loss(f.float(), a.float(), b.float(), PLAIN)
+    assert torch.equal(fusion_loss(f, a, b, PLAIN)["loss"], rounded["loss"])

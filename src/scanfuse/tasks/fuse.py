@@ -5,6 +5,7 @@ Only luminances are fused; the chrominance is carried through. Each luminance is
 network sees it, and the stretch is undone afterwards, so that the values leave in the range in which they came.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,7 +300,10 @@ def gallery(rows: Sequence[dict[str, FusedImage]], path: Path) -> None:
 
 
 def _captioned(view: np.ndarray, name: str) -> np.ndarray:
-    strip = PillowImage.new("RGB", (view.shape[1], _CAPTION_HEIGHT), "white")
+    """The view under its name; one narrower than its name gets white borders, else the name would be cut."""
     font = ImageFont.load_default(size=13)
+    missing = max(0, math.ceil(font.getlength(name)) + 2 - view.shape[1])
+    view = np.pad(view, ((0, 0), (missing // 2, missing - missing // 2), (0, 0)), constant_values=255)
+    strip = PillowImage.new("RGB", (view.shape[1], _CAPTION_HEIGHT), "white")
     ImageDraw.Draw(strip).text((view.shape[1] / 2, _CAPTION_HEIGHT / 2), name, "black", font=font, anchor="mm")
     return np.concatenate([np.asarray(strip), view])
