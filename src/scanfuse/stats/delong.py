@@ -102,9 +102,10 @@ def delong_interval(
 
     Arguments as `delong`; level is the coverage.
     """
+    quantile = _quantile(level)
     found = delong(target, score, groups)
     value = float(found.auroc[0])
-    half = _quantile(level) * math.sqrt(found.covariance[0, 0]) if found.covariance[0, 0] >= 0 else NAN
+    half = quantile * math.sqrt(found.covariance[0, 0]) if found.covariance[0, 0] >= 0 else NAN
     return Estimate(value, _clip(value - half), _clip(value + half))
 
 
@@ -124,6 +125,7 @@ def delong_test(
         groups: as in `delong`.
         level: coverage of the interval of the difference.
     """
+    quantile = _quantile(level)
     found = delong(target, [np.asarray(first, np.float64), np.asarray(second, np.float64)], groups)
     contrast = np.array([1.0, -1.0])
     difference = float(contrast @ found.auroc)
@@ -134,7 +136,7 @@ def delong_test(
         return AurocTest(difference, NAN, NAN, NAN, NAN)
     error = math.sqrt(variance)
     z = difference / error if error else 0.0
-    half = _quantile(level) * error
+    half = quantile * error
     return AurocTest(difference, difference - half, difference + half, z, float(2 * special.ndtr(-abs(z))))
 
 

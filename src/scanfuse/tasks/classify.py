@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
+from scanfuse.data.labels import Labels, join_findings
 from scanfuse.data.manifest import read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
@@ -37,7 +38,6 @@ from scanfuse.stats.calibration import Kind, logits_of, probabilities_of
 from scanfuse.stats.cluster_bootstrap import Estimate, Statistic, Weights, cluster_intervals
 
 __all__ = [
-    "MISSING",
     "Kind",
     "MetricTable",
     "Scored",
@@ -57,11 +57,6 @@ __all__ = [
     "write_predictions",
 ]
 
-MISSING = ("", "nan", "NaN", "-1", "?")
-"""How a manifest writes a target that is not known."""
-
-_JOIN = "|"
-
 
 @dataclass(frozen=True)
 class Task:
@@ -69,7 +64,8 @@ class Task:
 
     Attributes:
         kind: binary, multiclass or multilabel.
-        labels: binary: the name of the positive class alone; otherwise one name per class or label.
+        labels: one name per output. binary: that of the positive class; multiclass: the classes by number;
+            multilabel: the findings.
     """
 
     kind: Kind
@@ -81,6 +77,16 @@ class Task:
             raise UserError(f"A {self.kind} task cannot have {len(self.labels)} label(s): {', '.join(self.labels)}.")
         if len(set(self.labels)) < len(self.labels):
             raise UserError(f"A label occurs twice among {', '.join(self.labels)}; give each its own name.")
+
+    @classmethod
+    def of(cls, labels: Labels, positive: str = "positive") -> "Task":
+        """The task behind the targets of a manifest; `positive` names the class 1 of a binary one."""
+        return cls(labels.kind, (positive,) if labels.kind == "binary" else labels.names)
+
+    @property
+    def targets(self) -> Labels:
+        """How a manifest writes the targets."""
+        return Labels(self.kind, ("0", "1") if self.kind == "binary" else self.labels)
 
     @property
     def num_outputs(self) -> int:
@@ -161,26 +167,13 @@ class MetricTable:
 
 
 def parse_target(text: str, task: Task) -> tuple[Float64[np.ndarray, " k"], Bool[np.ndarray, " k"]]:
-    """Values and mask of a manifest's target.
-
-    binary: 0 or 1. multiclass: the class number or name. multilabel: one 0 or 1 per label, joined by |.
-    "", "nan", "-1" and "?" stand for not known; an empty text for all of them.
+    """Values and mask of a manifest's target, written as `scanfuse.data.labels` says ("" = not known).
 
     Raises:
-        UserError: another value, or another number of labels.
+        UserError: a value that the task does not have.
     """
-    parts = text.split(_JOIN) if text.strip() else [""] * task.num_targets
-    if len(parts) != task.num_targets:
-        raise UserError(
-            f"The target {text!r} has {len(parts)} values; the labels are {', '.join(task.labels)}: "
-            f"give {task.num_targets}, joined by {_JOIN}."
-        )
-    values, mask = np.zeros(len(parts)), np.zeros(len(parts), bool)
-    for index, part in enumerate(word.strip() for word in parts):
-        if part in MISSING:
-            continue
-        values[index], mask[index] = _value(part, task, text), True
-    return values, mask
+    value, known = task.targets.encode(text)
+    return np.atleast_1d(value).astype(np.float64), np.atleast_1d(known).astype(bool)
 
 
 def parse_targets(texts: Sequence[str], task: Task) -> tuple[Float64[np.ndarray, "n k"], Bool[np.ndarray, "n k"]]:
@@ -209,7 +202,7 @@ def scored(logits: Float[Tensor, "b c"], metas: Sequence[Mapping[str, Any]], tas
 
     Args:
         logits: the network's outputs, uncalibrated.
-        metas: one per sample with "id", "group", "target" (text, see `parse_target`; may be "") and, where several
+        metas: one per sample with "id", "group", "target" (text, see `parse_target`) and, where several
             samples make up a study, "study".
         task: what is predicted.
     """
@@ -355,9 +348,7 @@ def write_predictions(path: str | Path, results: Sequence[Scored], task: Task) -
     """Writes id, group, study, target and one probability per class or label as CSV, with 17 digits."""
     rows = []
     for result in results:
-        target = _JOIN.join(
-            f"{value:g}" if known else "" for value, known in zip(result.target, result.mask, strict=True)
-        )
+        target = _target_text(result, task)
         row = {"id": result.id, "group": result.group, "study": result.study, "target": target}
         rows.append(
             row | {f"p_{label}": repr(float(p)) for label, p in zip(task.labels, result.probabilities, strict=True)}
@@ -387,21 +378,12 @@ def read_predictions(path: str | Path, task: Task) -> list[Scored]:
     ]
 
 
-def _value(part: str, task: Task, text: str) -> float:
-    if task.kind == "multiclass" and part in task.labels:
-        return float(task.labels.index(part))
-    try:
-        value = float(part)
-    except ValueError:
-        value = float("nan")
-    allowed = range(len(task.labels)) if task.kind == "multiclass" else (0, 1)
-    if value not in allowed:
-        names = f" or one of {', '.join(task.labels)}" if task.kind == "multiclass" else ""
-        raise UserError(
-            f"The target {text!r} cannot be used for a {task.kind} task: expected "
-            f"{allowed[0]}..{allowed[-1]}{names}, or nothing where it is not known."
-        )
-    return value
+def _target_text(result: Scored, task: Task) -> str:
+    """The inverse of `parse_target`."""
+    if task.kind == "multilabel":
+        values = [f"{value:g}" if known else "" for value, known in zip(result.target, result.mask, strict=True)]
+        return join_findings(task.labels, values) if result.mask.any() else ""
+    return task.targets.names[int(result.target[0])] if result.mask[0] else ""
 
 
 def _mean(members: Sequence[Scored], task: Task) -> Scored:
