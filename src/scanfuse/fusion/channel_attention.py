@@ -42,7 +42,7 @@ class CMCA(nn.Module):
         """
         key_lift = self.ref_proj.weight.flatten(1) @ lift
         with torch.no_grad():
-            peak = (key_lift @ ref).argmax(dim=2)
+            peak = torch.bmm(key_lift.expand(ref.shape[0], -1, -1), ref).argmax(dim=2)
         at_peak = ref.gather(2, peak[:, None].expand(-1, ref.shape[1], -1))
         largest = torch.einsum("cj,bjc->bc", key_lift, at_peak)
         alpha = torch.sigmoid(largest + ref.mean(dim=2) @ key_lift.T)

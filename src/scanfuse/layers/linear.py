@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Linear", "linear"]
+__all__ = ["Linear", "linear", "route_linear"]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -22,9 +22,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         or torch.compiler.is_compiling()
     ):
         return F.linear(x, weight, bias)
-    rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+    # With a single thread torch takes oneDNN for 1x1 convolutions of 16 samples or more only.
+    rows = x.reshape(16 if x[..., 0].numel() % 16 == 0 else 1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     y = F.conv2d(rows, weight[:, :, None, None], bias)
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def route_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """One linear map per route: (b, l, k, i), (k, o, i) -> (b, l, k, o).
+
+    On the CPU autocast does not lower its precision: these thin products gain nothing from bfloat16, and the scan
+    that follows wants float32.
+    """
+    if x.device.type != "cpu":
+        return torch.einsum("blki,koi->blko", x, weight)
+    with torch.autocast("cpu", enabled=False):
+        return torch.einsum("blki,koi->blko", x.to(weight.dtype), weight)
 
 
 class Linear(nn.Linear):

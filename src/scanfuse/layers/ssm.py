@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scanfuse.layers.linear import linear
+from scanfuse.layers.linear import linear, route_linear
 
 __all__ = [
     "SSMParameters",
@@ -96,10 +96,10 @@ def project(x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor) -> tuple[
     if x.dim() == 3:
         dbc = linear(x, x_proj_weight.flatten(0, 1)).unflatten(-1, (num_routes, -1))
     else:
-        dbc = torch.einsum("blki,kri->blkr", x, x_proj_weight)
+        dbc = route_linear(x, x_proj_weight)
     num_states = (dbc.shape[-1] - rank) // 2
     dt, B, C = dbc.split([rank, num_states, num_states], dim=-1)
-    return torch.einsum("blkr,kir->blki", dt, dt_projs_weight), B, C
+    return route_linear(dt, dt_projs_weight), B, C
 
 
 def without_weight_decay(module: nn.Module) -> frozenset[str]:

@@ -116,14 +116,16 @@ class Encoder(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 1 h w"], stem: nn.Conv2d) -> Float[Tensor, "b c2 h2 w2"]:
         if self.down is None:
-            return self.stages(stem(image))
+            return self.stages(stem(image).contiguous(memory_format=torch.channels_last))
         # No activation stands between stem and down: together they are one 4x4 convolution of stride 2 with a padding
         # of 1, and the map at full size need not be built.
         down, bias = self.down.weight, self.down.bias
         with torch.autocast(image.device.type, enabled=False):
             weight = F.conv_transpose2d(down, stem.weight)
             bias = bias + down.sum((2, 3)) @ stem.bias
-        return self.stages(F.conv2d(image, weight, bias, stride=2, padding=1))
+        x = F.conv2d(image, weight, bias, stride=2, padding=1)
+        # An image of one channel has no layout; from here on the channels lie innermost, which convolutions like.
+        return self.stages(x.contiguous(memory_format=torch.channels_last))
 
 
 class ChannelMix(nn.Module):
