@@ -83,7 +83,7 @@ def evaluate(
     Raises:
         UserError: no samples, runs that do not belong together, or a leak.
     """
-    manifest = _assign(predictors, data)
+    manifest = _assign(predictors, data, split)
     chosen = manifest if split == "all" else manifest.subset(split)
     notes = list(manifest.notes)
     if split in ("train", "all"):
@@ -97,8 +97,10 @@ def evaluate(
         track(zip(*loaders, strict=True), "evaluating", len(chosen), transient=True, disable=quiet)
     ):
         results = {name: outcome[1] for name, outcome in zip(predictors, outcomes, strict=True)}
-        baselines = first.system.baselines(outcomes[0][0])
-        results |= {name: found[0] for name, found in baselines.items()}
+        for name, found in first.system.baselines(outcomes[0][0]).items():
+            if name in results:
+                raise UserError(f"A run has the name of the plain method {name!r}: rename its folder.")
+            results[name] = found[0]
         for name, result in results.items():
             scores = first.system.score(result)
             rows.append({"method": name, "id": result.id, "group": result.group, **scores})
@@ -112,10 +114,14 @@ def evaluate(
     return evaluation
 
 
-def leakage(manifest: Manifest, trained_on: pd.DataFrame) -> list[str]:
-    """Groups that stand in the training split of a run and among the test rows of `manifest`."""
+def leakage(samples: pd.DataFrame, trained_on: pd.DataFrame) -> list[str]:
+    """Groups of which a run has seen some rows in training or validation, while others count as test.
+
+    Args:
+        samples, trained_on: the rows to evaluate and those of the run's split.csv; columns group and split.
+    """
     seen = set(trained_on.loc[trained_on["split"].isin(["train", "val"]), "group"])
-    tested = set(manifest.table.loc[manifest.table["split"] == "test", "group"])
+    tested = set(samples.loc[samples["split"] == "test", "group"])
     return sorted(seen & tested)
 
 
@@ -158,7 +164,7 @@ def markdown(evaluation: Evaluation) -> str:
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 
 
-def _assign(predictors: dict[str, Predictor], data: str | Path) -> Manifest:
+def _assign(predictors: dict[str, Predictor], data: str | Path, split: Split) -> Manifest:
     """The data with the split that the runs were trained on; unknown samples are test samples."""
     names = list(predictors)
     first = predictors[names[0]]
@@ -171,14 +177,16 @@ def _assign(predictors: dict[str, Predictor], data: str | Path) -> Manifest:
         if dict(zip(recorded[name]["id"], recorded[name]["split"], strict=True)) != base:
             raise UserError(f"{names[0]} and {name} were trained on different splits: a shared table would mislead.")
     known = manifest.table.assign(split=[base.get(sample, "test") for sample in manifest.table["id"]])
-    manifest = replace(manifest, table=known)
-    shared = leakage(manifest, recorded[names[0]])
+    shared = leakage(known, recorded[names[0]])
+    notes = manifest.notes
     if shared and not manifest.is_leaky:
-        raise UserError(
-            f"The cases {', '.join(shared[:5])} are in the training of {names[0]} and among the test samples: "
-            "the result would be too good. Remove them, or use --on all to see it labelled as such."
-        )
-    return manifest
+        if split == "test":
+            raise UserError(
+                f"The cases {', '.join(shared[:5])} are in the training of {names[0]} and among the test samples: "
+                "the result would be too good. Remove them, or use --on all to see it labelled as such."
+            )
+        notes = (*notes, f"leaky: of {len(shared)} case(s) some samples were in the training and others were not")
+    return replace(manifest, table=known, notes=notes)
 
 
 def _spread(manifest: Manifest, count: int) -> set[int]:
@@ -236,8 +244,8 @@ def _best(evaluation: Evaluation) -> dict[str, set[str]]:
     for metric, direction in evaluation.better.items():
         sign = {"higher": 1, "lower": -1, "none": 0}[direction]
         means = {m: round(evaluation.cells[m][metric].mean, 3) * sign for m in evaluation.methods}
-        finite = [value for value in means.values() if math.isfinite(value)]
-        found[metric] = {m for m, v in means.items() if sign and finite and v == max(finite)}
+        defined = [value for value in means.values() if not math.isnan(value)]
+        found[metric] = {m for m, v in means.items() if sign and defined and v == max(defined)}
     return found
 
 

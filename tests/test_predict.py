@@ -1,0 +1,203 @@
+"""The prediction engine: one pair by path or array, a folder, a run from the Hub, and clear refusals."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+from scanfuse import config, systems
+from scanfuse.errors import UserError
+from scanfuse.predict import Predictor, choose_device, load, predict_folder
+from scanfuse.run import create_run
+
+SYSTEM = "clinicalfmamba"
+
+
+@pytest.fixture(scope="module")
+def run(head_phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny network with weights as they were drawn."""
+    system_type = systems.load(SYSTEM)
+    settings = config.build(system_type.Config, config.preset(SYSTEM, "tiny"))
+    system = system_type(settings)
+    created = create_run(tmp_path_factory.mktemp("runs") / "run")
+    created.save_config(settings)
+    created.save_split(system.open_data(head_phantoms))
+    created.save_weights(system.model.state_dict(), {"system": SYSTEM})
+    return created.path
+
+
+@pytest.fixture(scope="module")
+def predictor(run: Path) -> Predictor:
+    return load(run, device="cpu")
+
+
+@pytest.fixture
+def pair(head_phantoms: Path) -> dict[str, Path]:
+    ct = sorted(head_phantoms.rglob("CT/*.png"))[0]
+    return {"ct": ct, "mri": ct.parents[1] / "MRI" / ct.name}
+
+
+def test_paths_texts_and_arrays_give_one_result(predictor: Predictor, pair: dict[str, Path]) -> None:
+    arrays = {name: np.asarray(PIL.Image.open(path)) for name, path in pair.items()}
+    by_path = predictor.predict(**pair)
+    assert by_path.id == pair["ct"].stem
+    assert by_path.pixels.dtype == np.uint8
+    assert by_path.pixels.shape == (48, 48)
+    texts = {name: str(path) for name, path in pair.items()}
+    for inputs in (texts, arrays, dict(reversed(pair.items())), {"ct": pair["ct"], "mri": arrays["mri"]}):
+        assert np.array_equal(predictor.predict(**inputs).pixels, by_path.pixels)
+    swapped = predictor.predict(ct=pair["mri"], mri=pair["ct"])
+    assert not np.array_equal(swapped.pixels, by_path.pixels)
+
+
+def test_prediction_is_the_network_on_stretched_images(predictor: Predictor, pair: dict[str, Path]) -> None:
+    """The stretch, the network in evaluation mode and the range of both sources, written out."""
+    values = [np.asarray(PIL.Image.open(pair[name])).astype(np.float64) for name in ("ct", "mri")]
+    spans = [(x.min(), x.max()) for x in values]
+    tensors = [
+        torch.from_numpy(((x - low) / (high - low)).astype(np.float32))[None, None]
+        for x, (low, high) in zip(values, spans, strict=True)
+    ]
+    assert not predictor.system.model.training
+    with torch.no_grad():
+        fused = predictor.system.model(*tensors)[0, 0].double().numpy()
+    low, high = min(low for low, _ in spans), max(high for _, high in spans)
+    expected = low + fused * (high - low)
+    assert np.abs(predictor.predict(**pair).pixels - expected).max() <= 0.5 + 1e-3
+
+
+def test_a_result_does_not_depend_on_earlier_ones(predictor: Predictor, pair: dict[str, Path]) -> None:
+    before = predictor.predict(**pair).pixels
+    predictor.predict(ct=np.zeros((33, 70), np.uint8), mri=np.ones((33, 70), np.float32))
+    assert np.array_equal(predictor.predict(**pair).pixels, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mri": None}, "'mri' is missing; this run takes ct and mri"),
+        ({"mr": "x.png"}, r"no input 'mr'; it takes ct and mri \(not 'mri'\?\)"),
+        ({"pet": "x.png"}, "no input 'pet'; it takes ct and mri"),
+        ({"mri": "nowhere.png"}, r"nowhere\.png does not exist"),
+        ({"mri": np.zeros((48, 47), np.uint8)}, "must be registered and of one size"),
+        ({"mri": np.zeros((48, 48, 2), np.uint8)}, "expected one grey or RGB picture"),
+    ],
+)
+def test_wrong_inputs_are_named(
+    change: dict[str, Any], message: str, predictor: Predictor, pair: dict[str, Path]
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        predictor.predict(**{**pair, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_left_out_input_is_named(predictor: Predictor, pair: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="'ct' is missing"):
+        predictor.predict(mri=pair["mri"])
+
+
+def test_a_folder_gives_a_file_per_sample(
+    predictor: Predictor, head_phantoms: Path, pair: dict[str, Path], tmp_path: Path
+) -> None:
+    files = predict_folder(predictor, head_phantoms, tmp_path / "new" / "out")
+    names = sorted(path.stem for path in head_phantoms.rglob("CT/*.png"))
+    assert sorted(path.stem for path in files) == names
+    both = [f"{name}{end}.png" for name in names for end in ("", "_side_by_side")]
+    assert sorted(os.listdir(tmp_path / "new" / "out")) == sorted(both)
+    stored = np.asarray(PIL.Image.open(tmp_path / "new" / "out" / f"{pair['ct'].stem}.png"))
+    assert np.array_equal(stored, predictor.predict(**pair).pixels)
+
+
+def test_a_run_is_loaded_from_the_hub(
+    run: Path, pair: dict[str, Path], predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what a prediction needs is asked for, and what is asked for is enough."""
+    asked: list[str] = []
+
+    def download(repo: str, *, allow_patterns: list[str]) -> str:
+        asked.append(repo)
+        for file in run.iterdir():
+            if any(file.match(pattern) for pattern in allow_patterns):
+                shutil.copy(file, tmp_path)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path.parent)
+    from_hub = load("someone/brain", device="cpu")
+    assert asked == ["someone/brain"]
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert np.array_equal(from_hub.predict(**pair).pixels, predictor.predict(**pair).pixels)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocalEntryNotFoundError("no network\nsecond line"),
+        HFValidationError("no network\nsecond line"),
+        OSError("no network\nsecond line"),
+    ],
+)
+def test_what_is_neither_a_folder_nor_on_the_hub_is_one_line(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(repo: str, **kwargs: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no run folder runs/brian, .* Hub: no network$"):
+        load("runs/brian", device="cpu")
+
+
+@pytest.mark.parametrize("path", ["./some/where", "/some/where", "somewhere", "a/b/c", "../b"])
+def test_what_cannot_be_a_name_on_the_hub_is_not_looked_up(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+    with pytest.raises(UserError, match="There is no run folder"):
+        load(path, device="cpu")
+
+
+def test_a_folder_of_that_name_comes_before_the_hub(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **kwargs: pytest.fail("asked the Hub"))
+    shutil.copytree(run, tmp_path / "runs" / "brain")
+    assert load("runs/brain", device="cpu").modalities == ("ct", "mri")
+    (tmp_path / "runs" / "empty").mkdir()
+    with pytest.raises(UserError, match=r"not a run folder: it has no config\.yaml"):
+        load("runs/empty", device="cpu")
+
+
+def test_weights_of_another_network_are_refused(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    text = (copy / "config.yaml").read_text()
+    assert "  cmca: true\n" in text
+    (copy / "config.yaml").write_text(text.replace("  cmca: true\n", "  cmca: false\n"))
+    with pytest.raises(UserError, match=r"does not fit config\.yaml") as caught:
+        load(copy, device="cpu")
+    assert "cmca" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    automatic = choose_device("auto")
+    assert (automatic.type != "cpu") == torch.accelerator.is_available()
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "cpu:x"])
+def test_a_device_that_cannot_be_used_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"The device '{name}' cannot be used: ") as caught:
+        choose_device(name)
+    assert "\n" not in str(caught.value)
