@@ -13,8 +13,10 @@ from torch import Tensor, nn
 import scanfuse
 from scanfuse.fusion.average import AverageFusion
 from scanfuse.fusion.channel_attention import CMCA
+from scanfuse.fusion.channel_swap import ChannelSwapFusion
 from scanfuse.fusion.concat import ConcatFusion
 from scanfuse.fusion.cross_mamba import CrossMambaBlock, CrossMambaFusion
+from scanfuse.fusion.cross_view import CrossViewFusion
 from scanfuse.layers.conv import DGCB
 from scanfuse.layers.drop_path import DropPath
 from scanfuse.layers.linear import Linear
@@ -55,14 +57,16 @@ MEMBERS: dict[str, list[Case]] = {
     ],
     "fusion.average": [(lambda: AverageFusion(16), [MAP, MAP], [])],
     "fusion.channel_attention": [(lambda: CMCA(16), [IMAGE, IMAGE], [])],
+    "fusion.channel_swap": [(lambda: ChannelSwapFusion(16), [MAP, MAP], [])],
     "fusion.concat": [(lambda: ConcatFusion(16), [MAP, MAP], [])],
     "fusion.cross_mamba": [
         (lambda: CrossMambaBlock(16), [MAP, MAP], []),
         (lambda: CrossMambaFusion(16), [MAP, MAP], []),
     ],
+    "fusion.cross_view": [(lambda: CrossViewFusion(16), [MAP, MAP], [])],
     "fusion.pixel": [],  # rules on pixels, nothing to learn
 }
-NUM_MODULES = 16
+NUM_MODULES = 18
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 
@@ -73,12 +77,18 @@ def build(name: str, index: int) -> tuple[nn.Module, list[Tensor], list[Tensor]]
     return module, [torch.randn(shape, requires_grad=True) for shape in shapes], further
 
 
+def outputs(module: nn.Module, inputs: list[Tensor], further: list[Tensor]) -> tuple[Tensor, ...]:
+    y = module(*inputs, *further)
+    return y if isinstance(y, tuple) else (y,)
+
+
 def listed(folder: str) -> set[str]:
     files = (Path(scanfuse.__file__).parent / folder).glob("*.py")
     return {f"{folder}.{file.stem}" for file in files if file.stem != "__init__"}
 
 
 def test_every_file_of_the_folders_is_here() -> None:
+    """A new file in layers/ or fusion/ brings an entry in MEMBERS."""
     assert listed("layers") | listed("fusion") == set(MEMBERS)
 
 
@@ -96,8 +106,7 @@ def test_every_public_module_is_here() -> None:
 @pytest.mark.parametrize(("name", "index"), CASES, ids=lambda value: str(value))
 def test_every_parameter_and_every_input_gets_a_gradient(name: str, index: int) -> None:
     module, inputs, further = build(name, index)
-    y = module(*inputs, *further)
-    (y * torch.randn_like(y)).sum().backward()
+    sum((y * torch.randn_like(y)).sum() for y in outputs(module, inputs, further)).backward()
     without = [key for key, p in module.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-9]
     without += [f"input {i}" for i, x in enumerate(inputs) if x.grad is None or not x.grad.abs().max() > 1e-9]
     assert without == []
@@ -111,4 +120,5 @@ def test_saved_and_loaded_weights_give_the_same_bits(name: str, index: int, tmp_
     other = MEMBERS[name][index][0]()
     other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     with torch.no_grad():
-        assert torch.equal(module.eval()(*inputs, *further), other.eval()(*inputs, *further))
+        before, after = (outputs(m.eval(), inputs, further) for m in (module, other))
+    assert all(torch.equal(y, z) for y, z in zip(before, after, strict=True))

@@ -122,7 +122,7 @@ class Encoder(nn.Module):
         down, bias = self.down.weight, self.down.bias
         with torch.autocast(image.device.type, enabled=False):
             weight = F.conv_transpose2d(down, stem.weight)
-            bias = bias + down.sum((2, 3)) @ stem.bias
+            bias = bias + down.sum((2, 3)) @ stem.bias  # type: ignore[operator]
         x = F.conv2d(image, weight, bias, stride=2, padding=1)
         # An image of one channel has no layout; from here on the channels lie innermost, which convolutions like.
         return self.stages(x.contiguous(memory_format=torch.channels_last))
