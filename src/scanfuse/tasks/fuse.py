@@ -150,7 +150,7 @@ def join_colour(y: Float[Tensor, "b 1 h w"], chroma: Float[Tensor, "b 2 h w"]) -
 def to_plane(image: Float[Tensor, "1 c h w"]) -> Plane:
     """Luminance, chrominance and stretch of one source with values in [0, 1]."""
     luminance, chroma = (image, None) if image.shape[1] == 1 else split_colour(image)
-    low, high = float(luminance.min()), float(luminance.max())
+    low, high = (float(end) for end in luminance.detach().aminmax())
     span = high - low
     stretched = (luminance - low) / span if span > 0 else torch.zeros_like(luminance)
     return Plane(stretched, luminance, low, high, chroma)

@@ -1,0 +1,184 @@
+"""What every system holds, run over the listing of scanfuse.systems: built from its tiny recipe, on its phantoms."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scanfuse import config, systems
+from scanfuse.data import phantoms
+from scanfuse.predict import load
+from scanfuse.run import create_run
+from scanfuse.train import parameter_groups
+
+# Small data of each kind of phantom: what `write` of the module in scanfuse.data.phantoms takes besides the folder.
+PHANTOMS: dict[str, dict[str, Any]] = {
+    "harvard": {"pair": ("CT", "MRI"), "cases": 4, "slices": 2, "size": 32, "seed": 0},
+}
+SAMPLES = 4
+STEPS = 30
+LR = 1e-2
+
+pytestmark = pytest.mark.parametrize("name", systems.available())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Phantom -> folder, each written once."""
+    return {
+        kind: phantoms.load(kind).write(tmp_path_factory.mktemp(kind), **arguments)
+        for kind, arguments in PHANTOMS.items()
+    }
+
+
+def build(name: str, seed: int = 0) -> systems.System:
+    """The system of the tiny recipe, in training mode, with weights drawn from a seed."""
+    system_type = systems.load(name)
+    settings = config.build(system_type.Config, config.preset(name, "tiny"))
+    torch.manual_seed(seed)
+    system = system_type(settings)
+    system.model.train()
+    return system
+
+
+def data_of(name: str, folders: dict[str, Path]) -> Path:
+    kind = systems.load(name).phantom
+    assert kind in folders, f"add small arguments for the phantom {kind!r} to PHANTOMS"
+    return folders[kind]
+
+
+def batch_of(system: systems.System, folder: Path) -> dict[str, Any]:
+    """The first samples of the data, augmented as in training."""
+    data = system.dataset(system.open_data(folder), train=True)
+    assert len(data) >= SAMPLES
+    return system.collate([data[index] for index in range(SAMPLES)])
+
+
+def train(system: systems.System, batch: dict[str, Any], steps: int) -> list[float]:
+    """The losses before each of so many steps on one batch."""
+    optimizer = torch.optim.AdamW(parameter_groups(system.model, 0.0), lr=LR)
+    losses = []
+    for _ in range(steps):
+        loss = system.loss(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(system.model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+@contextlib.contextmanager
+def outputs_of(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects what a module returns, in the order of its calls."""
+    found: list[Tensor] = []
+    handle = model.register_forward_hook(lambda module, inputs, output: found.append(output))
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def test_the_recipe_and_the_description(name: str) -> None:
+    """`tiny` is small; the folder's listing, the configuration and the summary name the system."""
+    assert len(systems.available()) >= 1
+    system = build(name)
+    assert system.config.system == name
+    assert len(system.modalities) >= 2
+    assert sum(parameter.numel() for parameter in system.model.parameters()) < 2_000_000
+    line = systems.summary(name)
+    assert 20 < len(line) <= 118
+    assert "\n" not in line
+    assert '"' not in line
+    assert line.endswith(".")
+    # Every setting has a flag of its own and a help text.
+    for leaf in config.leaves(systems.load(name).Config):
+        assert leaf.field.description, leaf.flag
+
+
+def test_the_loss_is_a_finite_scalar_and_reaches_every_parameter(name: str, folders: dict[str, Path]) -> None:
+    system = build(name)
+    parts = system.loss(batch_of(system, data_of(name, folders)))
+    for part, value in parts.items():
+        assert value.shape == (), part
+        assert value.dtype == torch.float32, part
+        assert torch.isfinite(value), part
+    assert [part for part, value in parts.items() if value.requires_grad] == ["loss"]
+    parts["loss"].backward()
+    for parameter_name, parameter in system.model.named_parameters():
+        assert parameter.requires_grad, parameter_name
+        assert parameter.grad is not None, f"{parameter_name} takes no part in the loss"
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+        assert parameter.grad.any(), f"{parameter_name} has a gradient of zero"
+
+
+def test_every_modality_reaches_the_result(name: str, folders: dict[str, Path]) -> None:
+    """The network's output, weighted at random, has a gradient in every image that goes in.
+
+    The loss itself would not tell: a fusion loss depends on its sources without any network.
+    """
+    system = build(name)
+    batch = batch_of(system, data_of(name, folders))
+    for modality in system.modalities:
+        batch[modality] = batch[modality].requires_grad_()
+    with outputs_of(system.model) as outputs:
+        system.loss(batch)
+    output = outputs[0]
+    weights = torch.rand(output.shape, generator=torch.Generator().manual_seed(1))
+    (output * weights).sum().backward()
+    for modality in system.modalities:
+        gradient = batch[modality].grad
+        assert gradient is not None, f"{modality} does not reach the result"
+        for index in range(SAMPLES):
+            if not batch["present"][modality][index]:
+                continue
+            assert gradient[index].any(), f"{modality} of sample {index} does not reach the result"
+
+
+def test_a_seed_repeats_the_losses(name: str, folders: dict[str, Path]) -> None:
+    folder = data_of(name, folders)
+    runs = []
+    for seed in (0, 0, 1):
+        system = build(name, seed)
+        runs.append(train(system, batch_of(system, folder), 3))
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+    assert len(set(runs[0])) == 3
+
+
+def test_a_few_samples_are_learned(name: str, folders: dict[str, Path]) -> None:
+    system = build(name)
+    losses = train(system, batch_of(system, data_of(name, folders)), STEPS)
+    assert sum(losses[-3:]) / 3 < 0.6 * losses[0], losses
+
+
+def test_a_saved_run_predicts_the_same_bits(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """After some steps, so that running statistics count; compared are the network's output and the written files."""
+    folder = data_of(name, folders)
+    system = build(name)
+    train(system, batch_of(system, folder), 2)
+    system.model.eval()
+    run = create_run(tmp_path / "run")
+    run.save_config(system.config)
+    run.save_split(system.open_data(folder))
+    run.save_weights(system.model.state_dict(), {"system": name})
+    torch.manual_seed(5)
+    loaded = load(run.path, device="cpu").system
+
+    data = system.dataset(system.open_data(folder), train=False)
+    batch = system.collate([data[index] for index in range(2)])
+    found = []
+    for number, each in enumerate((system, loaded)):
+        with torch.no_grad(), outputs_of(each.model) as outputs:
+            results = each.predict(batch)
+        assert len(results) == 2
+        files = [path for result in results for path in each.save(result, tmp_path / str(number))]
+        found.append((outputs, {path.name: path.read_bytes() for path in files}))
+    assert len(found[0][0]) == len(found[1][0]) > 0
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[0][0], found[1][0], strict=True))
+    assert found[0][1] == found[1][1]
+    assert len(found[0][1]) >= 2
