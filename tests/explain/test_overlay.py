@@ -27,7 +27,7 @@ def test_no_heat_no_change_and_full_heat_is_red():
     picture = overlay(pixels, heat, strongest=1.0)
     assert (picture[1:] == 100).all()
     red, green, blue = picture[0, 0].astype(int)
-    assert red > 100 and green < 30 and blue < 30
+    assert red > 200 and green < 80 and blue < 30
     half = overlay(pixels, heat, strongest=0.5)[0, 0]
     np.testing.assert_allclose(half, (picture[0, 0].astype(float) + 100) / 2, atol=1)
 

@@ -122,7 +122,7 @@ def test_rules_are_best_among_all_thresholds(seed):
     rng = np.random.default_rng(seed)
     y = np.concatenate([[0, 1], rng.integers(0, 2, 38)])
     p = np.round(1 / (1 + np.exp(-(y + rng.normal(size=40)))), 2)
-    every = [_rates(y, p, t) for t in [-1, *np.unique(p), 2]]
+    every = [_rates(y, p, t) for t in [-1.0, *np.unique(p).tolist(), 2.0]]
     youden = choose_threshold(y, p)
     assert _rates(y, p, youden.value) == pytest.approx((youden.sensitivity, youden.specificity))
     assert youden.sensitivity + youden.specificity == pytest.approx(max(a + b for a, b in every))
@@ -143,4 +143,4 @@ def test_threshold_without_both_classes_stays_and_says_so():
     fixed = choose_threshold([0, 1], [0.1, 0.7], "fixed", fixed=0.6)
     assert fixed == (0.6, 1.0, 1.0, "")
     with pytest.raises(ValueError, match="sensitivity is 0"):
-        choose_threshold([0, 1], [0.1, 0.7], "sensitivity", sensitivity=0)
+        choose_threshold([0, 1], [0.1, 0.7], "sensitivity", sensitivity=0.0)

@@ -125,7 +125,7 @@ def test_one_patient_says_nothing_about_others():
 
 @pytest.mark.parametrize(
     ("groups", "options", "match"),
-    [([], {}, "no groups"), (["a"], {"level": 95}, "level is 95"), (["a"], {"repeats": 0}, "repeats is 0")],
+    [([], {}, "no groups"), (["a"], {"level": 95.0}, "level is 95"), (["a"], {"repeats": 0}, "repeats is 0")],
 )
 def test_bad_input(groups, options, match):
     with pytest.raises(ValueError, match=match):

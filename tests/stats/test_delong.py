@@ -118,4 +118,4 @@ def test_wrong_shapes():
     with pytest.raises(ValueError, match="2 groups for 3 samples"):
         delong([0, 1, 1], [0.1, 0.2, 0.3], ["a", "b"])
     with pytest.raises(ValueError, match="level is 95"):
-        delong_interval([0, 1], [0.1, 0.2], level=95)
+        delong_interval([0, 1], [0.1, 0.2], level=95.0)

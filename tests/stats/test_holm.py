@@ -26,7 +26,7 @@ def test_rejects_what_the_stepwise_rule_rejects(level):
             if p[index] > level / (3 - step):
                 break
             rejected[index] = True
-        assert ((holm(p) <= level + 1e-15) == rejected).all(), p
+        assert ((holm(list(p)) <= level + 1e-15) == rejected).all(), p
 
 
 def test_comparisons_that_could_not_be_made_do_not_count():

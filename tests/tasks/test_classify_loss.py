@@ -128,7 +128,7 @@ def test_weights_by_hand():
     y = np.array([[1, 0], [0, 0], [0, 1], [0, 1]], float)
     mask = np.array([[1, 1], [1, 1], [1, 1], [1, 0]], bool)
     assert class_weights(y, mask, LABELS).tolist() == [3, 2]  # 3 against 1; 2 against 1
-    assert class_weights(y, mask, LABELS, largest=2).tolist() == [2, 2]
+    assert class_weights(y, mask, LABELS, largest=2.0).tolist() == [2, 2]
     several = np.array([[0], [0], [0], [1]], float)
     known = np.ones((4, 1), bool)
     assert class_weights(several, known, CLASSES).tolist() == pytest.approx([4 / 9, 4 / 3, 1])  # class c is absent

@@ -14,6 +14,8 @@ from scanfuse.files import atomic_path
 __all__ = ["overlay", "panel", "to_picture", "write_overlay", "write_panel"]
 
 _COLOURS = "turbo"
+_HOTTEST = 0.88
+"""Where the colours end: beyond it they darken, and the strongest heat would look like a hole."""
 _CAPTION = 22
 _GAP = 6
 
@@ -46,7 +48,7 @@ def overlay(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """The picture under its heat: as transparent as the heat is weak, so that the anatomy stays to be seen.
 
-    colour = (1 - a) picture + a turbo(heat),   a = strongest * heat;   heat 0 leaves the picture as it is.
+    colour = (1 - a) picture + a turbo(0.88 heat),   a = strongest * heat;   heat 0 leaves the picture as it is.
 
     Args:
         pixels: see `to_picture`.
@@ -61,18 +63,18 @@ def overlay(
         raise ValueError(f"the heat is {heat.shape}, the picture {picture.shape[:2]}; place the map first")
     if not 0 <= float(heat.min()) <= float(heat.max()) <= 1 + 1e-6:
         raise ValueError(f"the heat runs from {heat.min()} to {heat.max()}; scale it to 0..1")
-    colour = matplotlib.colormaps[_COLOURS](heat)[..., :3] * 255
+    colour = matplotlib.colormaps[_COLOURS](_HOTTEST * heat)[..., :3] * 255
     alpha = strongest * heat[..., None]
     return np.rint((1 - alpha) * picture + alpha * colour).astype(np.uint8)
 
 
 def panel(
     pictures: Mapping[str, np.ndarray],
-    heats: Mapping[str, Mapping[str, Float[np.ndarray, "h w"]]],
+    heats: Mapping[str, Mapping[str, np.ndarray]],
     *,
     captions: Mapping[str, str] | None = None,
     height: int = 320,
-) -> UInt8[np.ndarray, "h w 3"]:
+) -> UInt8[np.ndarray, "rows columns 3"]:
     """One row per view: the picture, then each of its heat maps; pictures keep their aspect.
 
     Args:
@@ -104,7 +106,7 @@ def write_overlay(path: str | Path, pixels: np.ndarray, heat: Float[np.ndarray, 
 def write_panel(
     path: str | Path,
     pictures: Mapping[str, np.ndarray],
-    heats: Mapping[str, Mapping[str, Float[np.ndarray, "h w"]]],
+    heats: Mapping[str, Mapping[str, np.ndarray]],
     *,
     captions: Mapping[str, str] | None = None,
     height: int = 320,

@@ -10,7 +10,7 @@ the probability of one class can change, as softmax couples the classes.)
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Num
 from scipy import optimize, special
 
 from scanfuse.metrics.classification import calibration as metrics
@@ -60,7 +60,7 @@ def logits_of(probabilities: Float[np.ndarray, "n c"], kind: Kind) -> Float64[np
 
 def fit_temperature(
     logits: Float[np.ndarray, "n c"],
-    target: Float[np.ndarray, "n k"],
+    target: Num[np.ndarray, "n k"],
     defined: Bool[np.ndarray, "n k"],
     kind: Kind,
 ) -> Temperature:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float64, Int, Num
 from pydantic import Field
 from sklearn.model_selection import StratifiedGroupKFold
 
@@ -34,7 +34,7 @@ class SamplingConfig(Section):
 
 def assign_folds(
     groups: list[str],
-    target: Float64[np.ndarray, "n k"],
+    target: Num[np.ndarray, "n k"],
     mask: Bool[np.ndarray, "n k"],
     task: Task,
     *,
@@ -105,7 +105,7 @@ def with_fold(manifest: Manifest, task: Task, *, folds: int, fold: int, seed: in
 
 
 def sampling_weights(
-    target: Float64[np.ndarray, "n k"], mask: Bool[np.ndarray, "n k"], task: Task
+    target: Num[np.ndarray, "n k"], mask: Bool[np.ndarray, "n k"], task: Task
 ) -> Float64[np.ndarray, " n"]:
     """How likely a sample should be drawn, mean 1, so that classes come up equally often.
 
@@ -137,7 +137,7 @@ def balanced_order(weights: Float64[np.ndarray, " n"], batch: int, seed: int, ep
     return [order[start : start + batch] for start in range(0, len(order), batch)]
 
 
-def _strata(target: Float64[np.ndarray, "n k"], mask: Bool[np.ndarray, "n k"], task: Task) -> Int[np.ndarray, " n"]:
+def _strata(target: Num[np.ndarray, "n k"], mask: Bool[np.ndarray, "n k"], task: Task) -> Int[np.ndarray, " n"]:
     """One number per sample: its class, or its rarest positive label; -1 where nothing is known or positive."""
     if task.kind != "multilabel":
         return np.where(mask[:, 0], target[:, 0].astype(int), -1)

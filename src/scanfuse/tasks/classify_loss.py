@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Num
 from pydantic import Field
 from torch import Tensor
 
@@ -43,7 +43,7 @@ def check_loss(settings: ClassificationLoss, task: Task) -> None:
 
 
 def class_weights(
-    target: Float64[np.ndarray, "n k"], mask: Bool[np.ndarray, "n k"], task: Task, largest: float = 100.0
+    target: Num[np.ndarray, "n k"], mask: Bool[np.ndarray, "n k"], task: Task, largest: float = 100.0
 ) -> Float[Tensor, " c"]:
     """Weights that balance the classes of the training samples.
 

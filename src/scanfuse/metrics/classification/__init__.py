@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Num
 from numpy.typing import ArrayLike
 
 from scanfuse.metrics.classification.calibration import (
@@ -40,7 +40,7 @@ from scanfuse.metrics.classification.decision import (
     sensitivity,
     specificity,
 )
-from scanfuse.metrics.classification.inputs import Weights, checked_weights, mean_of_defined, ratio
+from scanfuse.metrics.classification.inputs import checked_weights, mean_of_defined, ratio
 from scanfuse.metrics.classification.ranking import weighted_auroc, weighted_average_precision
 
 __all__ = ["BETTER", "binary", "multiclass", "multilabel"]
@@ -98,7 +98,7 @@ def binary(
 
 
 def multiclass(
-    target: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], weights: Weights | None = None
+    target: Num[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], weights: ArrayLike | None = None
 ) -> Values:
     """All metrics of one choice among c classes; the most probable class is the decision.
 
@@ -132,11 +132,11 @@ def multiclass(
 
 
 def multilabel(
-    target: Int[np.ndarray, "n l"],
+    target: Num[np.ndarray, "n l"],
     defined: Bool[np.ndarray, "n l"],
     probabilities: Float[np.ndarray, "n l"],
     thresholds: Sequence[float] | None = None,
-    weights: Weights | None = None,
+    weights: ArrayLike | None = None,
 ) -> tuple[Values, list[Values]]:
     """All metrics of l labels: averages over labels, and those of each label.
 

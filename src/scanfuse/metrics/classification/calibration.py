@@ -12,7 +12,7 @@ above 0 for a perfect model with few samples; compare only values of equal bins 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Int, Num
 from numpy.typing import ArrayLike
 
 from scanfuse.metrics.classification.inputs import Weights, checked, checked_weights, ratio
@@ -73,7 +73,7 @@ def brier(target: ArrayLike, probability: ArrayLike, weights: ArrayLike | None =
 
 
 def multiclass_brier(
-    target: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], weights: Weights | None = None
+    target: Num[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], weights: ArrayLike | None = None
 ) -> Float64[np.ndarray, " r"]:
     """mean over samples of  sum over classes of (p - y)^2, in [0, 2]; for two classes twice the binary value."""
     p = np.asarray(probabilities, np.float64)
@@ -94,7 +94,7 @@ def log_loss(
 
 
 def multiclass_log_loss(
-    target: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], weights: Weights | None = None
+    target: Num[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], weights: ArrayLike | None = None
 ) -> Float64[np.ndarray, " r"]:
     """-mean log p(true class), natural logarithm, 0 and up; p is kept 1e-15 from 0."""
     p = np.asarray(probabilities, np.float64)
@@ -130,8 +130,8 @@ def reliability(target: ArrayLike, probability: ArrayLike, *, bins: int = BINS) 
 
 
 def top_label(
-    target: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"]
-) -> tuple[Int[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    target: Num[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"]
+) -> tuple[Num[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Whether the most probable class is right (0 or 1), and its probability; of equal ones the first counts."""
     p = np.asarray(probabilities, np.float64)
     return (p.argmax(axis=1) == np.asarray(target)).astype(int), p.max(axis=1, initial=0.0)

@@ -7,10 +7,10 @@ without a warning; it is not 0, which would be a statement about samples that do
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float64, Num
 from numpy.typing import ArrayLike
 
-from scanfuse.metrics.classification.inputs import Weights, checked, checked_weights, mean_of_defined, ratio
+from scanfuse.metrics.classification.inputs import checked, checked_weights, mean_of_defined, ratio
 
 __all__ = [
     "Counts",
@@ -26,11 +26,11 @@ __all__ = [
     "specificity",
 ]
 
-Rates = Float64[np.ndarray, " r"]
+Rates = Float64[np.ndarray, "*classes r"]
 
 
 class Counts(NamedTuple):
-    """Weights of true and false positives and negatives, (r,) each, one entry per weighting."""
+    """Weights of true and false positives and negatives, (r,) or (c, r) each, one column per weighting."""
 
     tp: Rates
     fp: Rates
@@ -93,10 +93,10 @@ def f1(c: Counts) -> Rates:
 
 
 def confusion_matrix(
-    target: Int[np.ndarray, " n"],
-    predicted: Int[np.ndarray, " n"],
+    target: Num[np.ndarray, " n"],
+    predicted: Num[np.ndarray, " n"],
     num_classes: int,
-    weights: Weights | None = None,
+    weights: ArrayLike | None = None,
 ) -> Float64[np.ndarray, "r c c"]:
     """Weight of the samples of true class i that are called j, at [:, i, j].
 

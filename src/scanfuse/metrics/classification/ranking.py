@@ -9,7 +9,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Float64, Num
 from numpy.typing import ArrayLike
 from sklearn import metrics as sklearn_metrics
 
@@ -108,7 +108,7 @@ def partial_auroc(target: ArrayLike, score: ArrayLike, min_tpr: float = 0.8) -> 
 
 
 def multiclass_auroc(
-    target: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], *, pairs: bool = False
+    target: Num[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], *, pairs: bool = False
 ) -> float:
     """Mean AUROC over classes, in [0, 1].
 
