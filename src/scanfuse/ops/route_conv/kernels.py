@@ -27,7 +27,9 @@ class Sizes(NamedTuple):
 
 
 @jit
-def _value(s: Any, x: Any, weight: Any, bias: Any, orders: Any, sample: int, k: int, t: int, c: int, tile: Any) -> Any:
+def _value(
+    s: Any, x: Any, weight: Any, bias: Any, orders: Any, sample: int, k: int, t: int, c: int, tile: Any
+) -> Any:
     v = load(bias, k * s.d + c, tile)
     for j in range(min(s.taps, t + 1)):
         q = orders[k * s.length + t - j]
