@@ -1,11 +1,13 @@
 """Classification metrics against scikit-learn, hand cases, repeated rows, and samples that leave them undefined."""
 
+import doctest
 import math
 
 import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
+from scanfuse.metrics import classification
 from scanfuse.metrics.classification import BETTER, binary, calibration, decision, multiclass, multilabel, ranking
 
 Y = np.array([0, 0, 1, 1, 1, 0, 1, 0, 0, 1])
@@ -179,3 +181,7 @@ def test_bad_weights_and_classes():
         ranking.weighted_auroc([0, 1], [0.1, 0.2], [[1.0, -1.0]])
     with pytest.raises(ValueError, match=r"outside 0\.\.1"):
         decision.confusion_matrix(np.array([0, 2]), np.array([0, 1]), 2)
+
+
+def test_example():
+    assert doctest.testmod(classification).failed == 0
