@@ -37,7 +37,7 @@ def conv_routes(x: Tensor, weight: Tensor, bias: Tensor, orders: Tensor) -> Tens
 
     Source: the convolution of Gu and Dao, "Mamba", 2023, along the routes of VMamba, 2024.
     """
-    batch, length, d = x.shape
+    _, length, d = x.shape
     if weight.shape[:2] != bias.shape or weight.shape[1] != d or orders.shape != (weight.shape[0], length):
         raise ValueError(
             f"x is (batch, L, d), weight (k, d, width), bias (k, d), orders (k, L); got x {tuple(x.shape)}, weight "
