@@ -58,4 +58,4 @@ class Progress:
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
-_SHOWN = ("train_loss", "val_loss", "val_ssim")
+_SHOWN = ("train_loss", "val_loss", "val_ssim", "val_auroc")

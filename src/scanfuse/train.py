@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -31,6 +33,9 @@ from scanfuse.errors import UserError
 from scanfuse.layers.ssm import without_weight_decay
 from scanfuse.progress import Progress
 from scanfuse.run import Run, create_run, open_run
+from scanfuse.tasks.classify import Scored, parse_targets
+from scanfuse.tasks.classify_folds import balanced_order, sampling_weights
+from scanfuse.tasks.classify_job import DECISION_FILE
 
 __all__ = ["Interrupted", "resume", "train"]
 
@@ -68,9 +73,15 @@ def train(config: Any, data: str | Path, out: str | Path, *, quiet: bool = False
         UserError: unusable data, a folder in use, a full disk, a loss that is not finite, Ctrl-C.
     """
     prepare_threads(config)
+    system_type: Any = systems.load(config.system)
+    if hasattr(system_type, "adapt"):
+        config = system_type.adapt(config, Path(data))
     torch.manual_seed(config.train.seed)
-    system = systems.load(config.system)(config)
+    system = system_type(config)
     manifest = system.open_data(Path(data))
+    if isinstance(system, systems.Classifier):
+        started_from = system.start()
+        Console(quiet=quiet).print(started_from, highlight=False, soft_wrap=True, markup=False)
     run = create_run(out)
     run.save_config(config)
     run.save_split(manifest)
@@ -116,6 +127,12 @@ class _Training:
         self.settings: TrainConfig = system.config.train
         self.train_data = system.dataset(manifest.subset("train"), train=True)
         self.val_data = system.dataset(manifest.subset("val"), train=False)
+        self.drawing: np.ndarray | None = None  # how likely each training sample is drawn; None: once per epoch
+        if isinstance(system, systems.Classifier):
+            system.job.weigh(self.train_data.targets)
+            if system.config.sampling.sampling:
+                targets, known = parse_targets(self.train_data.targets, system.job.task)
+                self.drawing = sampling_weights(targets, known, system.job.task)
         # A second run in the same process may ask for another precision; accelerate keeps it in a singleton.
         AcceleratorState._reset_state(reset_partial_state=True)
         device = self.settings.device
@@ -149,13 +166,40 @@ class _Training:
                 if self._patience_is_over():
                     progress.note(f"no improvement for {self.settings.patience} epochs: stopped")
                     break
+            if isinstance(self.system, systems.Classifier):
+                progress.note(self._decide(self.system))
         return self.run
+
+    def _decide(self, system: systems.Classifier) -> str:
+        """Fits temperature and thresholds with the best weights on the validation samples and stores them."""
+        system.model.load_state_dict(self.run.load_weights())
+        system.model.eval()
+        decision = system.job.decide([result for batch in self._val_batches() for result in system.results(batch)])
+        self.run.save_json(DECISION_FILE, decision.as_dict())
+        cuts = ", ".join(f"{cut:.3f}" for cut in decision.thresholds[:4])
+        return (
+            f"Decided on {decision.validation['studies']} validation studies: temperature {decision.temperature:.3f}"
+            + (f", threshold {cuts}{', ...' if len(decision.thresholds) > 4 else ''}" if cuts else "")
+            + "".join(f"; {note}" for note in decision.notes)
+        )
+
+    def _val_batches(self) -> Iterator[dict[str, Any]]:
+        # One at a time where images need not share a size.
+        batch = self.settings.batch if isinstance(self.system, systems.Classifier) else 1
+        loader = DataLoader(
+            self.val_data, batch_size=batch, collate_fn=self.system.collate, generator=torch.Generator()
+        )
+        for found in loader:
+            yield to_device(found, self.accelerator.device)
 
     def _train_epoch(self, progress: Progress) -> None:
         state, settings = self.state, self.settings
         self.system.model.train()
         self.train_data.set_epoch(state.epoch)
-        order = epoch_order(len(self.train_data), settings.batch, settings.seed, state.epoch)
+        if self.drawing is None:
+            order = epoch_order(len(self.train_data), settings.batch, settings.seed, state.epoch)
+        else:
+            order = balanced_order(self.drawing, settings.batch, settings.seed, state.epoch)
         loader = DataLoader(
             self.train_data,
             batch_sampler=order[state.step_in_epoch :],
@@ -212,11 +256,16 @@ class _Training:
             model.load_state_dict(self.average.tensors)
         model.eval()
         sums: dict[str, float] = {}
-        # One at a time: validation images need not share a size.
-        loader = DataLoader(self.val_data, collate_fn=self.system.collate, generator=torch.Generator())
-        for batch in loader:
-            for name, value in self.forward_loss(to_device(batch, self.accelerator.device)).items():
-                sums[name] = sums.get(name, 0.0) + float(value)
+        results: list[Scored] = []
+        for batch in self._val_batches():
+            if isinstance(self.system, systems.Classifier):
+                logits = self.system.logits(batch)
+                parts = self.system.job.loss(logits, batch)
+                results += self.system.job.results(logits, batch)
+            else:
+                parts = self.forward_loss(batch)
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch["meta"])
         row: dict[str, float] = {
             "epoch": state.epoch + 1,
             "lr": learning_rate(self.settings, max(state.updates - 1, 0), self.updates_per_epoch),
@@ -225,9 +274,13 @@ class _Training:
         row |= {f"val_{name}": value / len(self.val_data) for name, value in sums.items()}
         row["seconds"] = round(state.seconds, 3)
         state.history.append(row)
-        improved = row["val_loss"] < state.best
+        criterion = row["val_loss"]
+        if isinstance(self.system, systems.Classifier):
+            row |= {f"val_{name}": value for name, value in self.system.job.validation(results).items()}
+            criterion = self.system.job.criterion(row)
+        improved = criterion < state.best
         if improved:
-            state.best, state.best_epoch = row["val_loss"], state.epoch + 1
+            state.best, state.best_epoch = criterion, state.epoch + 1
             self.run.save_weights(model.state_dict(), self._record(row))
         if own is not None:
             model.load_state_dict(own)
@@ -376,8 +429,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Moves the tensors of a batch; everything else stays."""
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    """Moves the tensors of a batch, also those of a dictionary in it; everything else stays."""
+    moved: dict[str, Any] = {}
+    for key, value in batch.items():
+        if isinstance(value, Tensor):
+            moved[key] = value.to(device)
+        else:
+            moved[key] = to_device(value, device) if isinstance(value, dict) else value
+    return moved
 
 
 @torch.no_grad()

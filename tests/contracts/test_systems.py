@@ -18,10 +18,10 @@ from scanfuse.train import parameter_groups
 # Small data of each kind of phantom: what `write` of the module in scanfuse.data.phantoms takes besides the folder.
 PHANTOMS: dict[str, dict[str, Any]] = {
     "harvard": {"pair": ("CT", "MRI"), "cases": 4, "slices": 2, "size": 32, "seed": 0},
+    "mura": {"patients": 12, "size": 48, "seed": 0},
 }
 SAMPLES = 4
 STEPS = 30
-LR = 1e-2
 
 pytestmark = pytest.mark.parametrize("name", systems.available())
 
@@ -60,7 +60,7 @@ def batch_of(system: systems.System, folder: Path) -> dict[str, Any]:
 
 def train(system: systems.System, batch: dict[str, Any], steps: int) -> list[float]:
     """The losses before each of so many steps on one batch."""
-    optimizer = torch.optim.AdamW(parameter_groups(system.model, 0.0), lr=LR)
+    optimizer = torch.optim.AdamW(parameter_groups(system.model, 0.0), lr=system.config.train.lr)
     losses = []
     for _ in range(steps):
         loss = system.loss(batch)["loss"]

@@ -5,7 +5,7 @@ import importlib
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from scanfuse.errors import UserError
 
@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from scanfuse.data.manifest import Manifest
+    from scanfuse.explain.gradcam import Method, Target
+    from scanfuse.tasks.classify import Scored
+    from scanfuse.tasks.classify_job import Job
 
-__all__ = ["System", "available", "load", "summary"]
+__all__ = ["Classifier", "System", "available", "load", "summary"]
 
 
 class System(Protocol):
@@ -23,6 +26,7 @@ class System(Protocol):
 
     Config: ClassVar[type["BaseModel"]]
     phantom: ClassVar[str]
+    default_preset: ClassVar[str]
     config: Any
     model: "nn.Module"
     modalities: tuple[str, ...]
@@ -61,6 +65,33 @@ class System(Protocol):
 
     def gallery(self, rows: Sequence[dict[str, Any]], path: Path) -> None:
         """One picture of several results beside each other; a row maps a method's name to its result."""
+
+
+@runtime_checkable
+class Classifier(System, Protocol):
+    """What the engines need besides, of a system that classifies.
+
+    Its metrics are statistics of all results together, its decisions are fitted on validation samples after the
+    training, and a missing input is legal as long as one is there.
+    """
+
+    job: "Job"
+
+    @staticmethod
+    def adapt(config: Any, root: Path) -> Any:
+        """The configuration completed by what only the data (or files that it names) tell: labels, outputs, sizes."""
+
+    def start(self) -> str:
+        """Fills the weights that the training starts from; says which they are."""
+
+    def logits(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> "Tensor":
+        """The outputs (b, n); the inputs named in `without` count as missing."""
+
+    def results(self, batch: dict[str, Any]) -> list["Scored"]:
+        """Raw results, one per sample; `predict` gives calibrated ones."""
+
+    def evidence(self, batch: dict[str, Any], target: "Target", method: "Method" = "gradcam") -> dict[str, "Tensor"]:
+        """Heat maps (b, h, w) by name: that of an input, or "fused"."""
 
 
 def available() -> tuple[str, ...]:

@@ -92,9 +92,9 @@ class ModelConfig(Section):
 
 PRESETS: dict[str, ModelConfig] = {
     "base": ModelConfig(),
-    "tiny": ModelConfig(channels=(8, 16, 32), latent_blocks=1, decoder_blocks=1),
+    "tiny": ModelConfig(channels=(8, 16, 32), latent_blocks=1, decoder_blocks=1, stem_stride=1),
 }
-"""`base`: 3,168,961 parameters. `tiny`: for demonstrations and tests."""
+"""`base`: 3,168,961 parameters. `tiny`: 141,969, for images of 128 x 128, demonstrations and tests."""
 
 
 class Encoder(nn.Module):
@@ -270,6 +270,7 @@ class System:
 
     Config = Config
     phantom = "harvard"
+    default_preset = "base"
 
     def __init__(self, config: _Config) -> None:
         self.config = config
