@@ -17,7 +17,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from numba import njit
 from torch import Tensor
 
 from scanfuse.ops import threads
-from scanfuse.ops.selective_scan import kernels
+from scanfuse.ops.selective_scan import arrangement, kernels
 from scanfuse.ops.selective_scan.kernels import CHUNK, Geometry
 
 __all__ = ["CHUNK", "backward", "forward"]
@@ -58,8 +58,9 @@ def forward(
     y = _results(u, batch, length, 1 if merge else k, d, time_last)
     last = u.new_empty(batch, k, d, n)
     states = u.new_empty((batch, k, -(-length // CHUNK), n, d) if save else 0)
-    geometry = _geometry(u, delta, A, y, u, delta, orders, delta_softplus, merge, save)
     fixed_b, fixed_c, rows_b, rows_c = _weights(B, C, delta)
+    strided = (u, delta, y, u, delta)
+    geometry = _geometry(A, rows_b, rows_c, strided, orders, delta_softplus, merge, save, 0)
     arguments = [
         *_flat(u, delta, A.contiguous(), rows_b, rows_c),
         *(None if x is None else _flat(x)[0] for x in (fixed_b, fixed_c)),
@@ -69,7 +70,7 @@ def forward(
     ]
     apart = u.shape[2] == k and not merge
     tasks = _tasks(batch, k, d, apart, 4)
-    threads.run([(geometry, *arguments, *task[:5]) for task in tasks], _kernels()[0])
+    threads.run([(geometry, *arguments, *task[:5]) for task in tasks], _kernels().forward)
     return y, last, states
 
 
@@ -101,7 +102,6 @@ def backward(
     dy = _readable(dy, orders)
     du = _results(u, batch, length, u.shape[2], d, time_last)
     ddelta = _results(u, batch, length, k, d, time_last)
-    geometry = _geometry(u, delta, A, dy, du, ddelta, orders, delta_softplus, merge, False)
     fixed_b, fixed_c, rows_b, rows_c = _weights(B, C, delta)
     per_sample = [u.new_empty(batch, k, d, n) for _ in range(2)]
     dA, dinitial = per_sample
@@ -112,7 +112,9 @@ def backward(
     apart = u.shape[2] == k and not merge
     tasks = _tasks(batch, k, d, apart, 1)
     groups = 1 + max((task[5] for task in tasks), default=0)
-    sums = u.new_zeros(batch, groups, k, length, 2 * n)
+    sums = u.new_empty(batch, groups, k, length, 2 * n)
+    strided = (u, delta, dy, du, ddelta)
+    geometry = _geometry(A, rows_b, rows_c, strided, orders, delta_softplus, merge, False, groups)
     arguments = [
         *_flat(dy, _whole(dlast_state, u), states, u, delta, A.contiguous(), rows_b, rows_c),
         *(None if x is None else _flat(x)[0] for x in (fixed_b, fixed_c)),
@@ -120,30 +122,24 @@ def backward(
         _flat_orders(orders),
         *_flat(du, ddelta, dA, sums, dfixed_b, dfixed_c, dD, dbias, dinitial),
     ]
-    threads.run([(geometry, *arguments, *task[:5], task[0] * groups + task[5]) for task in tasks], _kernels()[1])
-    dB, dC = _unpack_sums(sums.sum(1) if groups > 1 else sums[:, 0], n)
+    threads.run([(geometry, *arguments, *task) for task in tasks], _kernels().backward)
+    dB, dC = (_results(u, batch, length, k, n, time_last) for _ in range(2))
+    _, step, route, state = dB.stride()
+    _kernels().add_groups(geometry, batch, *_flat(sums, dB, dC), route, step, state)
     return (
         du,
         ddelta,
-        dA.sum(0),
-        dB if B.dim() == 4 else dfixed_b.sum(0),
-        dC if C.dim() == 4 else dfixed_c.sum(0),
-        None if D is None else dD.sum(0),
-        None if delta_bias is None else dbias.sum(0),
+        _over_samples(dA),
+        dB if B.dim() == 4 else _over_samples(dfixed_b),
+        dC if C.dim() == 4 else _over_samples(dfixed_c),
+        None if D is None else _over_samples(dD),
+        None if delta_bias is None else _over_samples(dbias),
         None if initial_state is None else dinitial,
     )
 
 
-def _unpack_sums(sums: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """(batch, k, L, 2n), tiles of four dB and four dC, then single pairs -> dB, dC (batch, L, k, n)."""
-    fours = n // 4 * 4
-    sums = sums.transpose(1, 2)
-    halves = []
-    for i in range(2):
-        parts = [sums[..., j + 4 * i : j + 4 * i + 4] for j in range(0, 2 * fours, 8)]
-        parts.append(sums[..., 2 * fours + i :: 2])
-        halves.append(torch.cat(parts, -1))
-    return halves[0], halves[1]
+def _over_samples(x: Tensor) -> Tensor:
+    return x[0] if len(x) == 1 else x.sum(0)
 
 
 def _tasks(batch: int, k: int, d: int, apart: bool, per_thread: int) -> list[tuple[int, int, int, int, int, int]]:
@@ -156,15 +152,23 @@ def _tasks(batch: int, k: int, d: int, apart: bool, per_thread: int) -> list[tup
     return [(b, r0, r1, edges[i], edges[i + 1], i) for i in range(groups) for b in range(batch) for r0, r1 in spans]
 
 
+class _Kernels(NamedTuple):
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+    is_permutation: Callable[..., Any]
+    rows_of: Callable[..., Any]
+    add_groups: Callable[..., Any]
+
+
 @functools.lru_cache(maxsize=1)
-def _kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+def _kernels() -> _Kernels:
     """The compiled forward and backward tasks and the test of orders, cached on disk; the text is in the key.
 
     Numba looks for changes only in the file of the function that it caches; the number is in the closure, and with
     it in the key.
     """
     here = Path(__file__).parent
-    text = b"".join((here / name).read_bytes() for name in ("simd.py", "kernels.py"))
+    text = b"".join((here / name).read_bytes() for name in ("simd.py", "kernels.py", "arrangement.py"))
     version = int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
 
     def forward_entry(*arguments: Any) -> int:
@@ -179,7 +183,15 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., An
         answer: bool = kernels.is_permutation(*arguments)
         return answer and version >= 0
 
-    return _compiled(forward_entry), _compiled(backward_entry), _compiled(is_permutation)
+    def rows_of(*arguments: Any) -> int:
+        arrangement.rows_of(*arguments)
+        return version
+
+    def add_groups(*arguments: Any) -> int:
+        arrangement.add_groups(*arguments)
+        return version
+
+    return _Kernels(*map(_compiled, (forward_entry, backward_entry, is_permutation, rows_of, add_groups)))
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -193,7 +205,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _check(orders: Tensor | None) -> None:
     # A position outside the map would be read and written outside the tensors.
-    if orders is not None and not _kernels()[2](_flat_orders(orders), *orders.shape):
+    if orders is not None and not _kernels().is_permutation(_flat_orders(orders), *orders.shape):
         raise ValueError(f"every row of orders must be a permutation of 0..{orders.shape[1] - 1}")
 
 
@@ -213,12 +225,27 @@ def _results(like: Tensor, batch: int, length: int, k: int, d: int, time_last: b
 def _weights(B: Tensor, C: Tensor, delta: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
     """B and C as factors (k, d, n) and (batch, L, k, n), one of them ones; no factors if both vary over time."""
     if B.dim() == C.dim() == 4:
-        return None, None, B.contiguous(), C.contiguous()
+        return None, None, _rows(B), _rows(C)
     batch, length, k, d = delta.shape
     ones = B.new_ones(batch, length, k, B.shape[-1])
     fixed = [x.contiguous() if x.dim() == 3 else x.new_ones(k, d, x.shape[-1]) for x in (B, C)]
-    rows = [ones if x.dim() == 3 else x.contiguous() for x in (B, C)]
+    rows = [ones if x.dim() == 3 else _rows(x) for x in (B, C)]
     return fixed[0], fixed[1], rows[0], rows[1]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x (batch, L, k, n) with the states of a position side by side.
+
+    Not by `contiguous()`, for the reason that `arrangement.py` gives.
+    """
+    if x.stride(3) == 1 or x.shape[3] == 1:
+        return x
+    if x.stride(1) != 1 or x.numel() == 0:
+        return x.contiguous()
+    rows = x.new_empty(x.shape)
+    b, _, k, n = x.stride()
+    _kernels().rows_of(*_flat(x), b, k, n, tuple(x.shape), *_flat(rows))
+    return rows
 
 
 def _whole(x: Tensor | None, like: Tensor) -> Tensor:
@@ -239,21 +266,20 @@ def _flat_orders(orders: Tensor | None) -> np.ndarray:
 
 
 def _geometry(
-    u: Tensor,
-    delta: Tensor,
     A: Tensor,
-    y: Tensor,
-    du: Tensor,
-    ddelta: Tensor,
+    B: Tensor,
+    C: Tensor,
+    strided: tuple[Tensor, ...],
     orders: Tensor | None,
     delta_softplus: bool,
     merge: bool,
     save: bool,
+    groups: int,
 ) -> Geometry:
-    strides: list[int] = []
-    for x in (u, delta, y, du, ddelta):
-        b, length, k, d = x.stride()
-        strides += [b, length, 0 if x.shape[2] == 1 else k, d]
+    strides = [*B.stride()[:3], *C.stride()[:3]]
+    for x in strided:
+        b, step, route, channel = x.stride()
+        strides += [b, step, 0 if x.shape[2] == 1 else route, channel]
     k, d, n = A.shape
     switches = [int(delta_softplus), int(orders is not None), int(merge), int(save)]
-    return Geometry(delta.shape[1], k, d, n, *switches, *strides)
+    return Geometry._make([strided[1].shape[1], k, d, n, *switches, groups, *strides])

@@ -7,8 +7,8 @@ in registers while a chunk passes:
 
     gather delta, u of a chunk -> dt = softplus(delta + bias), x = dt u -> per tile, per step: h, y -> put y back
 
-B and C are (batch, L, k, n) contiguous. `fixed_b`, `fixed_c` (k, d, n), both or neither, are factors of them that do
-not change over time; with None in their place numba compiles kernels without these multiplications.
+B and C are (batch, L, k, n) with the states of a position side by side. `fixed_b`, `fixed_c` (k, d, n), both or
+neither, are factors of them that do not change over time; with None in their place numba leaves them out.
 """
 
 from collections.abc import Callable
@@ -57,6 +57,13 @@ class Geometry(NamedTuple):
     ordered: int
     merge: int
     save: int
+    groups: int
+    B_b: int
+    B_l: int
+    B_k: int
+    C_b: int
+    C_l: int
+    C_k: int
     u_b: int
     u_l: int
     u_k: int
@@ -106,12 +113,15 @@ def _typed_scratch_for(fixed: Any, like: Any, rows: Any) -> Callable[..., Any]:
 
 
 @jit
-def _places(g: Any, orders: Any, batch: int, route: int, start: int, steps: int, positions: Any, rows: Any) -> None:
-    """Of every step of a chunk the position it reads and the first element of its row in B and C."""
+def _places(
+    g: Any, orders: Any, batch: int, route: int, start: int, steps: int, positions: Any, rows_b: Any, rows_c: Any
+) -> None:
+    """Of every step of a chunk the position it reads and the first element of its rows in B and C."""
     for t in range(steps):
         position = orders[route * g.length + start + t] if g.ordered else start + t
         positions[t] = position
-        rows[t] = ((batch * g.length + position) * g.routes + route) * g.states
+        rows_b[t] = batch * g.B_b + position * g.B_l + route * g.B_k
+        rows_c[t] = batch * g.C_b + position * g.C_l + route * g.C_k
 
 
 @jit
@@ -224,8 +234,8 @@ def _recall(states_array: Any, base: int, states: int, channels: int, lanes: int
 
 @jit
 def _advance(
-    tile: Any, n: int, steps: int, rows: Any, B: Any, C: Any, b_nw: Any, c_nw: Any, a_nw: Any, dt_tw: Any, x_tw: Any,
-    h_nw: Any, y_tw: Any,
+    tile: Any, n: int, steps: int, rows_b: Any, rows_c: Any, B: Any, C: Any, b_nw: Any, c_nw: Any, a_nw: Any,
+    dt_tw: Any, x_tw: Any, h_nw: Any, y_tw: Any,
 ) -> None:  # fmt: skip
     """Takes the states of one tile through a chunk: h = 2^(dt a) h + x B, y += C . h."""
     w = width(dt_tw)
@@ -233,8 +243,8 @@ def _advance(
     h = load(h_nw, n * w, tile)
     for t in range(steps):
         decay = exp2(repeat(load(dt_tw, t * w, ONE), tile) * a)
-        b = spread(B, rows[t] + n, tile)
-        c = spread(C, rows[t] + n, tile)
+        b = spread(B, rows_b[t] + n, tile)
+        c = spread(C, rows_c[t] + n, tile)
         if b_nw is not None:
             b = b * load(b_nw, n * w, tile)
             c = c * load(c_nw, n * w, tile)
@@ -245,9 +255,9 @@ def _advance(
 
 @jit
 def _retreat(
-    tile: Any, n: int, steps: int, rows: Any, B: Any, C: Any, b_nw: Any, c_nw: Any, a_nw: Any, dt_tw: Any, x_tw: Any,
-    h_nw: Any, dy_tw: Any, carry_nw: Any, decay_tn: Any, h_tn: Any, da_nw: Any, db_nw: Any, dc_nw: Any, dx_tw: Any,
-    ddt_tw: Any, sums: Any, sum_rows: Any,
+    tile: Any, n: int, steps: int, rows_b: Any, rows_c: Any, B: Any, C: Any, b_nw: Any, c_nw: Any, a_nw: Any,
+    dt_tw: Any, x_tw: Any, h_nw: Any, dy_tw: Any, carry_nw: Any, decay_tn: Any, h_tn: Any, da_nw: Any, db_nw: Any,
+    dc_nw: Any, dx_tw: Any, ddt_tw: Any, sums: Any, sum_rows: Any,
 ) -> None:  # fmt: skip
     """Redoes the states of one tile in a chunk from the first one, then walks back through it.
 
@@ -261,7 +271,7 @@ def _retreat(
     store(h_tn, 0, h)
     for t in range(steps):
         decay = exp2(repeat(load(dt_tw, t * w, ONE), tile) * a)
-        b = spread(B, rows[t] + n, tile)
+        b = spread(B, rows_b[t] + n, tile)
         if b_nw is not None:
             b = b * load(b_nw, n * w, tile)
         h = fma(decay, h, repeat(load(x_tw, t * w, ONE), tile) * b)
@@ -273,8 +283,8 @@ def _retreat(
     dc = splat(a_nw, 0.0, tile)
     for back in range(steps):
         t = steps - 1 - back
-        b = spread(B, rows[t] + n, tile)
-        c = spread(C, rows[t] + n, tile)
+        b = spread(B, rows_b[t] + n, tile)
+        c = spread(C, rows_c[t] + n, tile)
         if b_nw is not None:
             b = b * load(b_nw, n * w, tile)
             c = c * load(c_nw, n * w, tile)
@@ -288,8 +298,8 @@ def _retreat(
         db_t = dh * repeat(load(x_tw, t * w, ONE), tile)
         dc_t = dy * load(h_tn, (t + 1) * m, tile)
         if b_nw is not None:
-            db = fma(db_t, spread(B, rows[t] + n, tile), db)
-            dc = fma(dc_t, spread(C, rows[t] + n, tile), dc)
+            db = fma(db_t, spread(B, rows_b[t] + n, tile), db)
+            dc = fma(dc_t, spread(C, rows_c[t] + n, tile), dc)
             db_t = db_t * load(b_nw, n * w, tile)
             dc_t = dc_t * load(c_nw, n * w, tile)
         add_to(sums, sum_rows[t] + 2 * n, lane_sums(db_t, dc_t, tile))
@@ -311,7 +321,7 @@ def forward_task(
     a_nw, h_nw = _scratch(u, g.states), _scratch(u, g.states)
     b_nw, c_nw = _scratch_for(fixed_b, u, g.states), _scratch_for(fixed_c, u, g.states)
     d_w, bias_w = _scratch(u, 1), _scratch(u, 1)
-    positions, rows = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
+    positions, rows_b, rows_c = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
     chunks = (g.length + CHUNK - 1) // CHUNK
     fours = g.states // 4 * 4
     for channel in range(first, end, w):
@@ -336,7 +346,7 @@ def forward_task(
             for chunk in range(chunks):
                 start = chunk * CHUNK
                 steps = min(CHUNK, g.length - start)
-                _places(g, orders, batch, route, start, steps, positions, rows)
+                _places(g, orders, batch, route, start, steps, positions, rows_b, rows_c)
                 _gather(delta, delta_base, g.delta_l, g.delta_d, positions, steps, lanes, g.ordered, dt_tw)
                 _gather(u, u_base, g.u_l, g.u_d, positions, steps, lanes, g.ordered, x_tw)
                 for t in range(steps):
@@ -351,9 +361,9 @@ def forward_task(
                     base = ((batch * g.routes + route) * chunks + chunk) * g.states * g.channels + channel
                     _keep(h_nw, states, base, g.states, g.channels, lanes)
                 for n in range(0, fours, 4):
-                    _advance(FOUR, n, steps, rows, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, y_tw)
+                    _advance(FOUR, n, steps, rows_b, rows_c, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, y_tw)
                 for n in range(fours, g.states):
-                    _advance(ONE, n, steps, rows, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, y_tw)
+                    _advance(ONE, n, steps, rows_b, rows_c, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, y_tw)
                 add = g.merge and route > 0
                 _put(y_tw, y, y_base, g.y_l, g.y_d, positions, steps, lanes, g.ordered, add)
             _uncolumn(h_nw, last, state_base, g.states, lanes)
@@ -363,12 +373,12 @@ def forward_task(
 def backward_task(
     g: Any, dy: Any, dlast: Any, states: Any, u: Any, delta: Any, A: Any, B: Any, C: Any, fixed_b: Any, fixed_c: Any,
     D: Any, bias: Any, orders: Any, du: Any, ddelta: Any, dA: Any, sums: Any, dfixed_b: Any, dfixed_c: Any, dD: Any,
-    dbias: Any, dinitial: Any, batch: int, first_route: int, end_route: int, first: int, end: int, part: int,
+    dbias: Any, dinitial: Any, batch: int, first_route: int, end_route: int, first: int, end: int, group: int,
 ) -> None:  # fmt: skip
     """The gradients of what `forward_task` computes for the same channels and routes.
 
     dA, dfixed_b, dfixed_c, dinitial (batch, k, d, n), dD, dbias (batch, k, d): per sample, for the caller to add up.
-    sums (parts, k, L, 2n), zeros: this task adds to `part`, row by position; each tile's columns are dB, then dC.
+    sums (batch, groups, k, L, 2n): this task sums into its group, row by position; a tile's columns are dB, then dC.
     """
     w = width(u)
     dt_tw, x_tw, u_tw, dy_tw = _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK)
@@ -383,10 +393,15 @@ def backward_task(
     b_nw, c_nw = _scratch_for(fixed_b, u, g.states), _scratch_for(fixed_c, u, g.states)
     db_nw, dc_nw = _scratch(u, g.states), _scratch(u, g.states)
     d_w, bias_w = _scratch(u, 1), _scratch(u, 1)
-    positions, rows = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
+    positions, rows_b, rows_c = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
     sum_rows = np.empty(CHUNK, np.int64)
     chunks = (g.length + CHUNK - 1) // CHUNK
     fours = g.states // 4 * 4
+    sums_base = (batch * g.groups + group) * g.routes * g.length
+    for i in range(
+        (sums_base + first_route * g.length) * 2 * g.states, (sums_base + end_route * g.length) * 2 * g.states
+    ):
+        sums[i] = 0
     for channel in range(first, end, w):
         lanes = min(w, end - channel)
         for route in range(first_route, end_route):
@@ -417,9 +432,9 @@ def backward_task(
                 chunk = chunks - 1 - back
                 start = chunk * CHUNK
                 steps = min(CHUNK, g.length - start)
-                _places(g, orders, batch, route, start, steps, positions, rows)
+                _places(g, orders, batch, route, start, steps, positions, rows_b, rows_c)
                 for t in range(steps):
-                    sum_rows[t] = ((part * g.routes + route) * g.length + positions[t]) * 2 * g.states
+                    sum_rows[t] = (sums_base + route * g.length + positions[t]) * 2 * g.states
                 _gather(delta, delta_base, g.delta_l, g.delta_d, positions, steps, lanes, g.ordered, dt_tw)
                 _gather(u, u_base, g.u_l, g.u_d, positions, steps, lanes, g.ordered, u_tw)
                 _gather(dy, dy_base, g.y_l, g.y_d, positions, steps, lanes, g.ordered, dy_tw)
@@ -436,13 +451,13 @@ def backward_task(
                 _recall(states, base, g.states, g.channels, lanes, h_nw)
                 for n in range(0, fours, 4):
                     _retreat(
-                        FOUR, n, steps, rows, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, dy_tw, carry_nw, decay_tn,
-                        h_tn, da_nw, db_nw, dc_nw, dx_tw, ddt_tw, sums, sum_rows,
+                        FOUR, n, steps, rows_b, rows_c, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, dy_tw, carry_nw,
+                        decay_tn, h_tn, da_nw, db_nw, dc_nw, dx_tw, ddt_tw, sums, sum_rows,
                     )  # fmt: skip
                 for n in range(fours, g.states):
                     _retreat(
-                        ONE, n, steps, rows, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, dy_tw, carry_nw, decay_tn,
-                        h_tn, da_nw, db_nw, dc_nw, dx_tw, ddt_tw, sums, sum_rows,
+                        ONE, n, steps, rows_b, rows_c, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, dy_tw, carry_nw,
+                        decay_tn, h_tn, da_nw, db_nw, dc_nw, dx_tw, ddt_tw, sums, sum_rows,
                     )  # fmt: skip
                 dskip_chunk, dshift_chunk = splat(u, 0.0, ONE), splat(u, 0.0, ONE)
                 for t in range(steps):

@@ -18,8 +18,8 @@ A fast backend is a module of this package with
 
 * All floating tensors arrive in one dtype, float32 or float64, on one device, on which the results must be, too.
 * y (b, L, k, d), or (b, L, 1, d) with the routes added up if `merge`. `time_last` says which memory order is wanted
-  for y, du and ddelta and will usually be found in u and delta: False (b, L, k, d) contiguous, True the same axes
-  over memory (b, k, d, L). Another memory order is legal and costs a copy.
+  for y, du, ddelta, dB and dC and will usually be found in u, delta, B and C: False (b, L, k, d) contiguous, True
+  the same axes over memory (b, k, d, L). Another memory order is legal and costs a copy.
 * last_state (b, k, d, n). states (b, k, ceil(L / CHUNK), n, d) contiguous: the state *before* each chunk of steps;
   with `save` false it has no elements and need not be written.
 * dy has the axes of y, dlast_state those of last_state; either may be None, which means zero.
@@ -37,6 +37,8 @@ from torch import Tensor
 from scanfuse.ops.selective_scan import backends, portable, reference
 
 __all__ = ["scan"]
+
+_OVER_TIME = (0, 1, 3, 4)  # the gradients of u, delta, B and C
 
 
 def scan(
@@ -222,10 +224,16 @@ def _backward(
         merge=merge,
         time_last=time_last,
     )
-    du, ddelta = (_in_order(x, time_last) for x in gradients[:2])
     # An operator cannot return None: an absent gradient is a tensor without elements.
-    rest = [u.new_empty(0) if x is None else x.contiguous() for x in gradients[2:]]
-    return du, ddelta, rest[0], rest[1], rest[2], rest[3], rest[4], rest[5]
+    du, ddelta, dA, dB, dC, dD, dbias, dinitial = (
+        u.new_empty(0)
+        if x is None
+        else _in_order(x, time_last)
+        if i in _OVER_TIME and x.dim() == 4
+        else x.contiguous()
+        for i, x in enumerate(gradients)
+    )
+    return du, ddelta, dA, dB, dC, dD, dbias, dinitial
 
 
 @_backward.register_fake
@@ -252,12 +260,15 @@ def _(
     def like(x: Tensor | None) -> Tensor:
         return u.new_empty(0 if x is None else x.shape)
 
+    def weights(x: Tensor) -> Tensor:
+        return like(x) if x.dim() == 3 else _empty(u, batch, length, k, x.shape[3], time_last)
+
     return (
         _empty(u, batch, length, u.shape[2], d, time_last),
         _empty(u, batch, length, k, d, time_last),
         like(A),
-        like(B),
-        like(C),
+        weights(B),
+        weights(C),
         like(D),
         like(delta_bias),
         like(initial_state),
