@@ -61,7 +61,7 @@ def test_variant_for_small_images_has_the_live_parameters_of_the_published_code(
 
 
 def test_tiny_is_tiny() -> None:
-    assert count(tiny()) < 300_000
+    assert count(tiny()) == 141_969
 
 
 @pytest.mark.parametrize("changes", ABLATIONS, ids=str)
