@@ -18,7 +18,7 @@ SCORES = ("p1", "p2", "p3")
 # name in the file -> (function of target and probability, tolerance)
 SCALARS = {
     "auroc_{}.pROC": (ranking.auroc, 1e-12),
-    "auroc_{}.sklearn": (lambda y, p: ranking.weighted_auroc(y, p)[0], 1e-12),
+    "auroc_{}.sklearn": (lambda y, p: ranking.weighted_ranking(y, p)[0][0], 1e-12),
     "auroc_{}.torchmetrics": (ranking.auroc, 1e-7),
     "auroc_{}.scipy_mannwhitney": (ranking.auroc, 1e-12),
     "pauc80tpr_{}.pROC": (ranking.partial_auroc, 1e-12),
@@ -26,7 +26,7 @@ SCALARS = {
     # The ROC with classes and scores exchanged is the curve mirrored: its top is the left part of the original.
     "pauc_fpr20_{}.pROC": (lambda y, p: ranking.partial_auroc(1 - y, -p), 1e-12),
     "auprc_ap_{}.sklearn": (ranking.average_precision, 1e-12),
-    "auprc_ap_{}.torchmetrics": (lambda y, p: ranking.weighted_average_precision(y, p)[0], 1e-7),
+    "auprc_ap_{}.torchmetrics": (lambda y, p: ranking.weighted_ranking(y, p)[1][0], 1e-7),
     "brier_{}.sklearn": (lambda y, p: calibration.brier(y, p)[0], 1e-14),
     "logloss_{}.sklearn": (lambda y, p: calibration.log_loss(y, p)[0], 1e-12),
     "ece15_poscls_{}.torchmetrics": (lambda y, p: calibration.ece(y, p)[0], 1e-9),

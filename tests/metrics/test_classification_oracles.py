@@ -176,9 +176,9 @@ def test_bad_input(y, p, match):
 
 def test_bad_weights_and_classes():
     with pytest.raises(ValueError, match="number of samples, 2"):
-        ranking.weighted_auroc([0, 1], [0.1, 0.2], [[1.0, 1.0, 1.0]])
+        ranking.weighted_ranking([0, 1], [0.1, 0.2], [[1.0, 1.0, 1.0]])[0]
     with pytest.raises(ValueError, match="negative"):
-        ranking.weighted_auroc([0, 1], [0.1, 0.2], [[1.0, -1.0]])
+        ranking.weighted_ranking([0, 1], [0.1, 0.2], [[1.0, -1.0]])[0]
     with pytest.raises(ValueError, match=r"outside 0\.\.1"):
         decision.confusion_matrix(np.array([0, 2]), np.array([0, 1]), 2)
 

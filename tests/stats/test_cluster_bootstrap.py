@@ -32,7 +32,9 @@ def test_a_mean_gets_the_interval_of_the_other_bootstrap():
 
 def test_weights_give_what_rows_give():
     patient, y, p = _cases()
-    fast = cluster_intervals(lambda weights: {"auroc": ranking.weighted_auroc(y, p, weights)}, patient, repeats=200)
+    fast = cluster_intervals(
+        lambda weights: {"auroc": ranking.weighted_ranking(y, p, weights)[0]}, patient, repeats=200
+    )
     slow = cluster_intervals(of_rows(lambda rows: {"auroc": ranking.auroc(y[rows], p[rows])}), patient, repeats=200)
     np.testing.assert_allclose(fast["auroc"], slow["auroc"], rtol=1e-12)
 
@@ -41,6 +43,7 @@ def test_blocks_change_nothing(monkeypatch):
     patient, y, p = _cases()
     whole = cluster_intervals(lambda weights: binary(y, p, weights=weights), patient, repeats=100)
     monkeypatch.setattr(cluster_bootstrap, "_BLOCK", 7 * len(y))
+    monkeypatch.setattr(cluster_bootstrap, "_ROWS", 1)
     parts = cluster_intervals(lambda weights: binary(y, p, weights=weights), patient, repeats=100)
     for name, found in whole.items():
         np.testing.assert_allclose(parts[name], found, rtol=1e-12)
@@ -53,7 +56,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         y = np.repeat([0, 1], 60)
         score = y + rng.normal(size=120)
         low, high = cluster_intervals(
-            lambda w, y=y, s=score: {"auroc": ranking.weighted_auroc(y, s, w)}, np.arange(120), repeats=400
+            lambda w, y=y, s=score: {"auroc": ranking.weighted_ranking(y, s, w)[0]}, np.arange(120), repeats=400
         )["auroc"][1:]
         covered += low <= truth <= high
     assert 0.90 <= covered / 200 <= 0.99
@@ -65,7 +68,7 @@ def test_differences_are_paired():
     worse = np.clip(p + 0.02 * rng.normal(size=p.size), 0, 1)
 
     def of(score):
-        return lambda weights: {"auroc": ranking.weighted_auroc(y, score, weights), "n": weights.sum(axis=1)}
+        return lambda weights: {"auroc": ranking.weighted_ranking(y, score, weights)[0], "n": weights.sum(axis=1)}
 
     found = cluster_differences(of(p), of(worse), patient)["auroc"]
     assert found.value == ranking.auroc(y, p) - ranking.auroc(y, worse)
@@ -83,8 +86,8 @@ def test_p_value_agrees_with_the_interval():
     for noise in (0.1, 0.3, 0.5, 1.0):
         other = p + noise * rng.normal(size=p.size)
         found = cluster_differences(
-            lambda w: {"a": ranking.weighted_auroc(y, p, w)},
-            lambda w, o=other: {"a": ranking.weighted_auroc(y, o, w)},
+            lambda w: {"a": ranking.weighted_ranking(y, p, w)[0]},
+            lambda w, o=other: {"a": ranking.weighted_ranking(y, o, w)[0]},
             patient,
         )["a"]
         if not 0.03 < found.p_value < 0.07:
@@ -109,7 +112,7 @@ def test_p_value_is_even_where_nothing_differs():
 
 def test_undefined_resamples_are_left_out_and_too_many_give_nan():
     y, p = np.array([1, 1, 0, 0, 0]), np.array([0.9, 0.8, 0.1, 0.2, 0.85])
-    few = cluster_intervals(lambda w: {"auroc": ranking.weighted_auroc(y, p, w)}, np.arange(5))["auroc"]
+    few = cluster_intervals(lambda w: {"auroc": ranking.weighted_ranking(y, p, w)[0]}, np.arange(5))["auroc"]
     assert few.value == pytest.approx(5 / 6) and few.low <= few.value <= few.high
     mostly = cluster_intervals(lambda w: {"x": np.where(np.arange(len(w)) % 3 == 0, 1.0, np.nan)}, np.arange(5))["x"]
     assert mostly.value == 1 and math.isnan(mostly.low) and math.isnan(mostly.high)

@@ -41,7 +41,7 @@ from scanfuse.metrics.classification.decision import (
     specificity,
 )
 from scanfuse.metrics.classification.inputs import checked_weights, mean_of_defined, ratio
-from scanfuse.metrics.classification.ranking import weighted_auroc, weighted_average_precision
+from scanfuse.metrics.classification.ranking import weighted_ranking
 
 __all__ = ["BETTER", "binary", "multiclass", "multilabel"]
 
@@ -82,9 +82,10 @@ def binary(
         ValueError: see `inputs.checked`; a probability outside [0, 1].
     """
     c = counts(target, probability, threshold, weights)
+    auroc, auprc = weighted_ranking(target, probability, weights)
     return {
-        "auroc": weighted_auroc(target, probability, weights),
-        "auprc": weighted_average_precision(target, probability, weights),
+        "auroc": auroc,
+        "auprc": auprc,
         "accuracy": accuracy(c),
         "balanced_accuracy": balanced_accuracy(c),
         "sensitivity": sensitivity(c),
@@ -117,9 +118,10 @@ def multiclass(
     matrix = confusion_matrix(y, p.argmax(axis=1), len(classes), w)
     each = one_against_rest(matrix)
     right, confidence = top_label(y, p)
+    rankings = [weighted_ranking(y == c, p[:, c], w) for c in classes]
     return {
-        "auroc": mean_of_defined([weighted_auroc(y == c, p[:, c], w) for c in classes]),
-        "auprc": mean_of_defined([weighted_average_precision(y == c, p[:, c], w) for c in classes]),
+        "auroc": mean_of_defined([auroc for auroc, _ in rankings]),
+        "auprc": mean_of_defined([auprc for _, auprc in rankings]),
         "accuracy": ratio(each.tp.sum(axis=0), matrix.sum(axis=(1, 2))),
         "balanced_accuracy": macro_recall(matrix),
         "specificity": mean_of_defined(specificity(each)),
@@ -167,10 +169,8 @@ def multilabel(
         for label, (rows, cut) in enumerate(zip(known.T, cuts, strict=True))
     ]
     sample = np.nonzero(known)[0]
-    micro: Values = {
-        "auroc_micro": weighted_auroc(y[known], p[known], w[:, sample]),
-        "auprc_micro": weighted_average_precision(y[known], p[known], w[:, sample]),
-    }
+    auroc_micro, auprc_micro = weighted_ranking(y[known], p[known], w[:, sample])
+    micro: Values = {"auroc_micro": auroc_micro, "auprc_micro": auprc_micro}
     averages = {name: mean_of_defined([values[name] for values in each]) for name in each[0]} if each else {}
     found = {**averages, **micro}
     return {name: found[name] for name in BETTER if name in found}, each

@@ -1,8 +1,7 @@
 """How well scores rank positives above negatives: AUROC, average precision, partial AUROC, and their curves.
 
 A metric of one class only is undefined: NaN, without a warning. `auroc` and `average_precision` are scikit-learn's.
-`weighted_auroc` and `weighted_average_precision` give the same numbers for thousands of weightings at once, as the
-bootstrap needs them (2000 resamples of 3000 samples: 0.3 s instead of 5 s).
+`weighted_ranking` gives the same numbers for thousands of weightings at once, as the bootstrap needs them.
 """
 
 from itertools import permutations
@@ -23,8 +22,7 @@ __all__ = [
     "partial_auroc",
     "precision_recall_curve",
     "roc_curve",
-    "weighted_auroc",
-    "weighted_average_precision",
+    "weighted_ranking",
 ]
 
 NAN = float("nan")
@@ -150,12 +148,15 @@ def precision_recall_curve(target: ArrayLike, score: ArrayLike) -> Curve:
     return Curve(recall, precision, np.append(thresholds, np.inf))
 
 
-def weighted_auroc(
+def weighted_ranking(
     target: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
-) -> Float64[np.ndarray, " r"]:
-    """`auroc` under r weightings of the samples at once.
+) -> tuple[Float64[np.ndarray, " r"], Float64[np.ndarray, " r"]]:
+    """`auroc` and `average_precision` under r weightings of the samples at once.
 
-    AUROC = sum over distinct scores s of  P_s (N_<s + N_s / 2)  / (P N),   P and N weights of positives, negatives.
+    With P_s and N_s the weights of the positives and negatives at the distinct score s, and P, N their sums:
+
+        AUROC  = sum over s of  P_s (N_<s + N_s / 2)  / (P N)
+        AP     = sum over s of  P_s P_>=s / (P_>=s + N_>=s)  / P
 
     Args:
         target: (n,), 0 or 1.
@@ -163,44 +164,33 @@ def weighted_auroc(
         weights: (r, n) or (n,), not negative; None counts every sample once.
 
     Returns:
-        (r,), NaN where one of the classes has no weight.
+        (r,) each: the AUROC, NaN where one of the classes has no weight; the AP, NaN without positives.
 
     Raises:
         ValueError: see `inputs.checked` and `inputs.checked_weights`.
     """
-    positive, negative = _by_distinct_score(target, score, weights)
-    below = np.cumsum(negative, axis=1) - negative
-    favourable = np.einsum("rs,rs->r", positive, below + 0.5 * negative)
-    return ratio(favourable, positive.sum(axis=1) * negative.sum(axis=1))
-
-
-def weighted_average_precision(
-    target: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None
-) -> Float64[np.ndarray, " r"]:
-    """`average_precision` under r weightings of the samples at once; arguments and result as `weighted_auroc`."""
-    positive, negative = _by_distinct_score(target, score, weights)
-    positive, negative = positive[:, ::-1], negative[:, ::-1]
-    true = np.cumsum(positive, axis=1)
-    called = true + np.cumsum(negative, axis=1)
-    # Thresholds above all weighted samples call nothing positive and add no recall.
-    precision = np.divide(true, called, out=np.zeros_like(true), where=called > 0)
-    return ratio(np.einsum("rs,rs->r", positive, precision), positive.sum(axis=1))
-
-
-_EMPTY = Curve(np.empty(0), np.empty(0), np.empty(0))
-
-
-def _by_distinct_score(
-    target: ArrayLike, score: ArrayLike, weights: ArrayLike | None
-) -> tuple[Float64[np.ndarray, "r s"], Float64[np.ndarray, "r s"]]:
-    """Weights of the positives and of the negatives at each distinct score, in rising order."""
     y, p = checked(target, score)
     w = checked_weights(weights, y.size)
     if not y.size:
-        return np.zeros((w.shape[0], 0)), np.zeros((w.shape[0], 0))
+        return np.full(len(w), NAN), np.full(len(w), NAN)
     order = np.argsort(p, kind="stable")
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(p[order]) > 0]))
-    w, y = w[:, order], y[order]
-    total = np.add.reduceat(w, starts, axis=1)
-    positive = np.add.reduceat(w * y, starts, axis=1)
-    return positive, total - positive
+    last = np.flatnonzero(np.append(np.diff(p[order]) > 0, True))  # of each distinct score
+    w = np.take(w, order, axis=1)
+    positive = np.cumsum(w * y[order], axis=1)
+    every = np.cumsum(w, axis=1)
+    if last.size < y.size:
+        positive, every = np.take(positive, last, axis=1), np.take(every, last, axis=1)
+    start = np.zeros((len(w), 1))
+    positive_below, every_below = (np.concatenate([start, part[:, :-1]], axis=1) for part in (positive, every))
+    at = positive - positive_below
+    negative, negative_below = every - positive, every_below - positive_below
+    num_positive, num_negative = positive[:, -1], negative[:, -1]
+    favourable = np.einsum("rs,rs->r", at, negative + negative_below) / 2
+    called = every[:, -1:] - every_below
+    # Scores above all weighted samples call nothing positive and add no recall.
+    called[called == 0] = 1
+    precise = np.einsum("rs,rs->r", at, (num_positive[:, None] - positive_below) / called)
+    return ratio(favourable, num_positive * num_negative), ratio(precise, num_positive)
+
+
+_EMPTY = Curve(np.empty(0), np.empty(0), np.empty(0))
