@@ -53,6 +53,8 @@ def test_paths_texts_and_arrays_give_one_result(predictor: Predictor, pair: dict
     texts = {name: str(path) for name, path in pair.items()}
     for inputs in (texts, arrays, dict(reversed(pair.items())), {"ct": pair["ct"], "mri": arrays["mri"]}):
         assert np.array_equal(predictor.predict(**inputs).pixels, by_path.pixels)
+    # The first modality of the run names the result, whatever the order of the arguments.
+    assert predictor.predict(mri=pair["mri"], ct=arrays["ct"]).id == "ct"
     swapped = predictor.predict(ct=pair["mri"], mri=pair["ct"])
     assert not np.array_equal(swapped.pixels, by_path.pixels)
 

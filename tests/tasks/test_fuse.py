@@ -273,26 +273,39 @@ def test_an_id_with_slashes_is_one_file(tmp_path: Path) -> None:
     result = run(first, grey("uint8", 0, 255), grey("uint8", 0, 255))
     odd = FusedImage(**{**vars(result), "id": "../case/1\\2"})
     main, _ = fuse.save(odd, tmp_path / "out")
-    assert main.parent == tmp_path / "out"
+    assert main == tmp_path / "out" / ".._case_1_2.png"
     assert main.is_file()
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_a_failure_while_saving_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_failure_while_saving_leaves_no_half_file(
+    written: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the first or at the second of the two files; both were there before."""
     source = grey("uint8", 0, 255)
     old = fuse.save(run(first, source, source), tmp_path)
     before = [path.read_bytes() for path in old]
+    original = PIL.Image.Image.save
+    left = written
 
     def full_disk(self: Any, file: Any, *args: Any, **kwargs: Any) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            original(self, file, *args, **kwargs)
+        else:
+            Path(file).write_bytes(b"half")
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(PIL.Image.Image, "save", full_disk)
+    other = run(first, source[::-1], source)
     with pytest.raises(UserError, match="No space left"):
-        fuse.save(run(first, source[::-1], source), tmp_path)
+        fuse.save(other, tmp_path)
     with pytest.raises(UserError, match="No space left"):
-        fuse.gallery([{"x": run(first, source, source)}], tmp_path / "gallery.png")
-    assert [path.read_bytes() for path in old] == before
+        fuse.gallery([{"x": other}], tmp_path / "gallery.png")
+    unchanged = [path.read_bytes() == content for path, content in zip(old, before, strict=True)]
+    assert unchanged == [written == 0, True]
     assert sorted(path.name for path in old) == sorted(os.listdir(tmp_path))
 
 
