@@ -65,7 +65,7 @@ from scanfuse.tasks import fuse
 from scanfuse.tasks.fuse import FusionData
 from scanfuse.tasks.fuse_loss import FusionLoss, fusion_loss
 
-__all__ = ["PRESETS", "Config", "Model", "ModelConfig", "System"]
+__all__ = ["Config", "Model", "ModelConfig", "System"]
 
 
 class ModelConfig(Section):
@@ -88,13 +88,6 @@ class ModelConfig(Section):
     def stride(self) -> int:
         """Pixels of the image per position of the latent map, along each side."""
         return 4 * self.stem_stride
-
-
-PRESETS: dict[str, ModelConfig] = {
-    "base": ModelConfig(),
-    "tiny": ModelConfig(channels=(8, 16, 32), latent_blocks=1, decoder_blocks=1, stem_stride=1),
-}
-"""`base`: 3,168,961 parameters. `tiny`: 141,969, for images of 128 x 128, demonstrations and tests."""
 
 
 class Encoder(nn.Module):
