@@ -23,9 +23,9 @@ import pydicom.uid
 from scipy import ndimage
 
 from scanfuse.data.phantoms._evidence import BOTH_VIEWS, ONE_VIEW, draw
-from scanfuse.data.phantoms._film import Array, ellipse_depth, grid, smooth_noise, soft_step
+from scanfuse.data.phantoms._film import Array, ellipse_depth, grid, save, smooth_noise, soft_step
 from scanfuse.errors import UserError
-from scanfuse.files import atomic_path, write_text
+from scanfuse.files import write_text
 
 __all__ = ["BOTH_VIEWS", "ONE_VIEW", "render", "write"]
 
@@ -295,7 +295,7 @@ def _write_dicom(
     meta.MediaStorageSOPInstanceUID = f"{series}.{index}"
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     meta.ImplementationClassUID = pydicom.uid.PYDICOM_IMPLEMENTATION_UID
-    dataset = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset = pydicom.dataset.FileDataset(path.name, {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID = _FILM_CLASS
     dataset.SOPInstanceUID = f"{series}.{index}"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, series
@@ -311,8 +311,9 @@ def _write_dicom(
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits, bits - 1, 0
     data = pixels.tobytes()
     dataset.PixelData = data + b"\0" * (len(data) % 2)
-    with atomic_path(path) as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    save(path, stream.getvalue())
 
 
 def _columns(kind: str) -> list[str]:

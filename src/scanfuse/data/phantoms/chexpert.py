@@ -12,14 +12,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 from scipy import ndimage
 
 from scanfuse.data.datasets.chexpert import FINDINGS
 from scanfuse.data.phantoms._evidence import BOTH_VIEWS, FINDING_ONE_VIEW, draw_agreement, draw_seen
-from scanfuse.data.phantoms._film import Array, blob, ellipse_depth, expose, grid, smooth_noise, soft_step
+from scanfuse.data.phantoms._film import (
+    Array,
+    blob,
+    ellipse_depth,
+    encoded,
+    expose,
+    grid,
+    save,
+    smooth_noise,
+    soft_step,
+)
 from scanfuse.errors import UserError
-from scanfuse.files import atomic_path, write_text
+from scanfuse.files import write_text
 
 __all__ = ["BOTH_VIEWS", "DRAWN", "ONE_VIEW", "render", "write"]
 
@@ -79,8 +88,7 @@ def write(root: str | Path, *, patients: int = 160, size: int = 96, seed: int = 
                 side = int(view == "lateral")
                 pixels = render(view, {name: shown[name][side] for name in DRAWN}, anatomy, size=size, random=random)
                 path = f"CheXpert-v1.0-small/{published}/patient{number:05d}/study{study}/view{index}_{view}.jpg"
-                with atomic_path(root / path) as temporary:
-                    PIL.Image.fromarray(pixels).save(temporary, format="JPEG", quality=92)
+                save(root / path, encoded(pixels, "JPEG"))
                 position = projection if view == "frontal" else ""
                 rows[published].append(",".join([path, sex, str(age), view.title(), position, *values]))
     for published, lines in rows.items():
@@ -153,8 +161,8 @@ def _frontal(x: Array, y: Array, shown: Mapping[str, bool], anatomy: Array, rand
     if shown["Pneumothorax"]:
         u = (x - 0.43) / 0.36
         edge = -0.82 + 0.42 * u**2 + 0.26
-        depth = depth - 0.16 * lung * (x > 0) * soft_step(edge - y, 0.015)
-        depth = depth + 0.22 * lung * (x > 0) * np.exp(-(((y - edge) / 0.018) ** 2))
+        depth = depth - 0.18 * lung * (x > 0) * soft_step(edge - y, 0.015)
+        depth = depth + 0.32 * lung * (x > 0) * np.exp(-(((y - edge) / 0.022) ** 2))
     size = (0.34 if not shown["Cardiomegaly"] else 0.56) + 0.01 * anatomy[2]
     heart = ellipse_depth(x, y, (0.14 + 0.35 * (size - 0.34), 0.22), (size, 0.33 + 0.25 * (size - 0.34)), 0.45)
     column = soft_step(0.13 - np.abs(x - 0.01), 0.04)
@@ -198,7 +206,7 @@ def _lateral(x: Array, y: Array, shown: Mapping[str, bool], anatomy: Array, rand
     if shown["Pneumothorax"]:
         edge = apex + 0.30
         depth = depth - 0.18 * lung * soft_step(edge - y, 0.015)
-        depth = depth + 0.24 * lung * np.exp(-(((y - edge) / 0.018) ** 2))
+        depth = depth + 0.32 * lung * np.exp(-(((y - edge) / 0.022) ** 2))
     size = (0.27 if not shown["Cardiomegaly"] else 0.43) + 0.01 * anatomy[2]
     heart = ellipse_depth(x, y, (0.30 - 0.7 * (size - 0.27), 0.20), (size, 0.30), 0.5)
     depth = depth + 0.75 * heart * (0.3 + 0.7 * lung)

@@ -14,8 +14,17 @@ import numpy as np
 
 from scanfuse.data.datasets.mura import PARTS
 from scanfuse.data.phantoms._evidence import BOTH_VIEWS, ONE_VIEW, Evidence, draw
-from scanfuse.data.phantoms._film import Array, capsule, ellipse_depth, expose, grid, smooth_noise, soft_step
-from scanfuse.data.readers import write_image
+from scanfuse.data.phantoms._film import (
+    Array,
+    capsule,
+    ellipse_depth,
+    encoded,
+    expose,
+    grid,
+    save,
+    smooth_noise,
+    soft_step,
+)
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
 
@@ -75,7 +84,7 @@ def write(
             for image, pixels in enumerate(render(part, evidence, count=count, size=size, random=random), start=1):
                 path = f"{folder}/image{image}.png"
                 images[published].append(path)
-                write_image(root / path, pixels)
+                save(root / path, encoded(pixels, "PNG"))
     for published in ("train", "valid"):
         write_text(home / f"{published}_labeled_studies.csv", "\n".join(studies[published]) + "\n")
         write_text(home / f"{published}_image_paths.csv", "\n".join(images[published]) + "\n")

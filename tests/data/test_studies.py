@@ -1,0 +1,227 @@
+"""The generic study manifest, view pairs, and what a target's text means."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scanfuse.data.datasets import open_manifest
+from scanfuse.data.datasets.studies import role_of_view
+from scanfuse.data.labels import Labels
+from scanfuse.data.manifest import Manifest, Row
+from scanfuse.data.readers import write_image
+from scanfuse.data.studies import Pairing, open_studies, pairs_of, roles_of, study_layouts
+from scanfuse.errors import UserError
+
+HEAD = "study,patient,path,view,finding,split"
+
+
+def make(root: Path, lines: list[str], head: str = HEAD) -> Path:
+    """A manifest.csv; every cell that ends with .png becomes an empty file in images/."""
+    (root / "images").mkdir(exist_ok=True)
+    (root / "manifest.csv").write_text("\n".join([head, *lines]) + "\n")
+    for cell in ",".join(lines).split(","):
+        if cell.endswith(".png"):
+            (root / "images" / cell).touch()
+    return root
+
+
+def studies(count: int, split: str = "") -> list[str]:
+    found = []
+    for number in range(count):
+        found.append(f"s{number},p{number // 2},{number}b.png,L,{'flu' if number % 4 < 2 else 'none'},{split}")
+        found.append(f"s{number},p{number // 2},{number}a.png,PA,{'flu' if number % 4 < 2 else 'none'},{split}")
+    return found
+
+
+@pytest.mark.data
+def test_real_chest_studies_read_without_special_handling(real_data: Path) -> None:
+    manifest = open_studies(real_data / "cxr-multiview")
+    assert len(manifest) == 12 and manifest.table["group"].nunique() == 8
+    assert manifest.modalities == ("frontal", "lateral") and all(len(row.paths) == 2 for row in manifest.rows)
+    assert set(manifest.table["target"]) == {"COVID-19", "Bacterial", "Mycoplasma Bacterial Pneumonia", "Legionella"}
+    assert set(manifest.table["split"]) == {"train", "val", "test"}
+    row = next(row for row in manifest.rows if row.id == "177_0")
+    assert [path.name for path in row.paths.values()] == ["16663_1_1.jpg", "16663_1_2.jpg"]
+    binary = open_studies(real_data / "cxr-multiview", options={"positive": ("COVID-19",)})
+    assert sorted(set(binary.table["target"])) == ["0", "1"] and (binary.table["target"] == "1").sum() == 5
+
+
+def test_rows_of_images_become_studies_with_frontal_first(tmp_path: Path) -> None:
+    manifest = open_studies(make(tmp_path, studies(12)))
+    assert len(manifest) == 12 and manifest.modalities == ("frontal", "lateral")
+    row = next(manifest.rows)
+    assert [path.name for path in row.paths.values()] == ["0a.png", "0b.png"]
+    spread = manifest.table.groupby("group")["split"].nunique()
+    assert (spread == 1).all() and set(manifest.table["split"]) == {"train", "val", "test"}
+
+
+def test_a_written_manifest_reads_back_as_rows_of_studies(tmp_path: Path) -> None:
+    first = open_studies(make(tmp_path, studies(12)))
+    first.write(tmp_path / "again.csv")
+    again = open_studies(tmp_path / "again.csv")
+    assert again.digest == first.digest and again.modalities == first.modalities
+
+
+def test_the_digest_does_not_depend_on_the_place_but_on_target_split_and_path(tmp_path: Path) -> None:
+    places = [tmp_path / name for name in "abcd"]
+    for place in places:
+        place.mkdir()
+        make(place, studies(12))
+    assert open_studies(places[0]).digest == open_studies(places[1]).digest
+    table = places[2] / "manifest.csv"
+    table.write_text(table.read_text().replace("flu", "cold"))
+    (places[3] / "images/0a.png").rename(places[3] / "images/x.png")
+    (places[3] / "manifest.csv").write_text((places[3] / "manifest.csv").read_text().replace("0a.png", "x.png", 1))
+    digests = {open_studies(place).digest for place in places[1:]}
+    assert len(digests) == 3
+
+
+def test_one_row_per_study_with_a_column_per_view(tmp_path: Path) -> None:
+    lines = [f"e{n},p{n},{n}f.png,{n}s.png,{n % 2},1,3{n}" for n in range(8)] + ["e8,p8,8f.png,,1,0,40"]
+    root = make(tmp_path, lines, "id,patient,front,side,edema,effusion,age")
+    manifest = open_studies(root, options={"target": ("edema", "effusion")})
+    assert manifest.modalities == ("frontal", "lateral") and list(manifest.table["age"])[:2] == ["30", "31"]
+    assert manifest.table["target"].iloc[1] == "edema=1;effusion=1"
+    assert open_studies(root, incomplete="drop", options={"target": ("edema",)}).table["id"].tolist() == [
+        f"e{n}" for n in range(8)
+    ]
+
+
+def test_a_given_split_is_kept_and_val_cut_from_train(tmp_path: Path) -> None:
+    lines = [line + ("test" if line.startswith(("s0,", "s1,")) else "train") for line in studies(20)]
+    manifest = open_studies(make(tmp_path, lines))
+    assert set(manifest.subset("test").table["id"]) == {"s0", "s1"}
+    assert "val" in set(manifest.table["split"]) and any("val was cut" in note for note in manifest.notes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("s1,p0,1b.png", "s1,p7,1b.png", "puts study 's1' into the patients"),
+        ("s1,p0,1b.png,L,flu", "s1,p0,1b.png,L,cold", "gives study 's1' the finding 'cold' and 'flu'"),
+        ("s1,p0,1b.png", "s1,,1b.png", "row 4 has nothing in the column 'patient'"),
+        ("s1,p0,1b.png", "s1,p0,gone.png", "gone.png does not exist"),
+        ("study,patient", "study,person", "no column for the patient"),
+        (",flu,\n", ",flu,train\n", "no split for"),
+    ],
+)
+def test_a_bad_manifest_is_one_clear_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    root = make(tmp_path, studies(12))
+    text = (root / "manifest.csv").read_text()
+    assert old in text
+    lines = text.replace(old, new, 2 if old == ",flu,\n" else 1)
+    (root / "manifest.csv").write_text(lines)
+    with pytest.raises(UserError, match=message) as error:
+        open_studies(root)
+    assert "\n" not in str(error.value)
+
+
+def test_a_patient_in_two_given_splits_is_an_error(tmp_path: Path) -> None:
+    lines = [line + ("test" if line.startswith("s0,") else "train") for line in studies(12)]
+    with pytest.raises(UserError, match="'p0' is in"):
+        open_studies(make(tmp_path, lines))
+
+
+def test_wrong_roots_layouts_and_options_are_named(tmp_path: Path) -> None:
+    root = make(tmp_path, studies(12))
+    for call, message in (
+        (lambda: open_studies(tmp_path / "nowhere"), "does not exist"),
+        (lambda: open_studies(tmp_path / "images"), "holds no X-ray studies"),
+        (lambda: open_studies(root, "mura"), "not in the layout 'mura'"),
+        (lambda: open_studies(root, "harvard"), "Unknown study layout"),
+        (lambda: open_studies(root, options={"target": ("fever",)}), "no target column 'fever'"),
+        (lambda: open_studies(root, options={"positive": ("fever",)}), "no finding 'fever'"),
+        (lambda: open_studies(root, options={"uncertain": "ones"}), "no option 'uncertain'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call()
+    assert study_layouts() == ("cbis_ddsm", "chexpert", "mura", "studies")
+
+
+def test_registered_pairs_are_never_taken_for_studies(tmp_path: Path) -> None:
+    for name in ("CT", "MRI"):
+        for number in range(6):
+            write_image(tmp_path / name / f"{number}.png", np.zeros((8, 8), np.uint8))
+    (tmp_path / "train.csv").write_text("a,b\n")
+    assert open_manifest(tmp_path, ("CT", "MRI"), split="none").modalities == ("ct", "mri")
+    with pytest.raises(UserError, match="no X-ray studies"):
+        open_studies(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("PA", "frontal"), ("AP Supine", "frontal"), ("L", "lateral"), ("LL", "lateral"), ("MLO", "mlo"),
+     ("Oblique left", "oblique_left"), ("", "view"), ("Y_2", "y2")],
+)  # fmt: skip
+def test_roles_of_usual_names(name: str, role: str) -> None:
+    assert role_of_view(name) == role
+
+
+def row_of(*slots: str) -> Row:
+    return Row("s", "p", "", "", {slot: Path(f"{slot}.png") for slot in slots})
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 7])
+def test_n_views_without_roles_make_all_unordered_pairs(number: int) -> None:
+    slots = ["view", *(f"view_{n}" for n in range(2, number + 1))]
+    pairs = [(pair.a, pair.b) for pair in pairs_of(row_of(*slots), 3, ("view",))]
+    assert len(set(map(frozenset, pairs))) == len(pairs) == (number * (number - 1) // 2 or 1)
+    if number > 1:
+        assert all(slots.index(a) < slots.index(b) for a, b in pairs)  # type: ignore[arg-type]
+    else:
+        assert pairs == [("view", None)]
+        assert [(p.a, p.b) for p in pairs_of(row_of("view"), 3, ("view",), single="self")] == [("view", "view")]
+
+
+@pytest.mark.parametrize(
+    ("pairing", "wanted"),
+    [
+        ("auto", [("cc", "mlo"), ("cc", "mlo_2")]),
+        ("roles", [("cc", "mlo"), ("cc", "mlo_2")]),
+        ("first", [("cc", "mlo")]),
+        ("all", [("cc", "mlo"), ("cc", "mlo_2"), ("mlo", "mlo_2")]),
+    ],
+)
+def test_pairing_by_role(pairing: Pairing, wanted: list[tuple[str, str]]) -> None:
+    row = row_of("cc", "mlo", "mlo_2")
+    assert [(pair.a, pair.b) for pair in pairs_of(row, 0, ("cc", "mlo"), pairing=pairing)] == wanted
+
+
+def test_pairs_by_role_need_two_roles_and_a_study_an_image() -> None:
+    with pytest.raises(UserError, match="need two roles"):
+        pairs_of(row_of("view", "view_2"), 0, ("view",), pairing="roles")
+    with pytest.raises(UserError, match="no image"):
+        pairs_of(row_of(), 0, ("view",))
+
+
+def test_kinds_of_targets() -> None:
+    assert Labels.of(["1", "", "0"]) == Labels("binary", ("0", "1"))
+    assert Labels.of(["b", "a", "b"]) == Labels("multiclass", ("a", "b"))
+    several = Labels.of(["x=1;y=", "x=0;y=1"])
+    assert several == Labels("multilabel", ("x", "y"))
+    target, mask = several.encode("x=1;y=")
+    assert target.tolist() == [1, 0] and mask.tolist() == [True, False]
+    assert several.encode("")[1].tolist() == [False, False]
+    assert Labels("multiclass", ("a", "b")).encode("b")[0] == 1 and not Labels("binary", ("0", "1")).encode("")[1]
+
+
+@pytest.mark.parametrize("targets", [[], ["", ""], ["a", "a"], ["x=1", "a"], ["x=1;y=0", "y=0;x=1"]])
+def test_targets_that_make_no_task_are_refused(targets: list[str]) -> None:
+    with pytest.raises(UserError):
+        Labels.of(targets)
+
+
+def test_values_that_are_no_target_are_refused() -> None:
+    for labels, text in (
+        (Labels("multilabel", ("x",)), "x=2"),
+        (Labels("multilabel", ("x",)), "y=1"),
+        (Labels("multiclass", ("a", "b")), "c"),
+    ):
+        with pytest.raises(UserError):
+            labels.encode(text)
+
+
+def test_roles_of_a_manifest_in_order(tmp_path: Path) -> None:
+    manifest: Manifest = open_studies(make(tmp_path, [*studies(12), "s0,p0,z.png,Oblique,flu,"]))
+    assert roles_of(manifest) == ("frontal", "lateral", "oblique")
