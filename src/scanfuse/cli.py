@@ -123,9 +123,11 @@ def _train_command(name: str) -> click.Command:
     """The command for one system; its options are the leaves of the system's configuration."""
     from scanfuse import config, systems
 
-    config_type = systems.load(name).Config
+    system_type = systems.load(name)
+    config_type = system_type.Config
     leaves = config.leaves(config_type)
     presets = config.presets(name)
+    usual = system_type.default_preset
 
     def action(
         data: Path | None,
@@ -156,7 +158,7 @@ def _train_command(name: str) -> click.Command:
             if source is not None:
                 base = config.read_yaml(source)
             else:
-                base = config.preset(name, preset or presets[0])
+                base = config.preset(name, preset or usual)
             if base.get("system", name) != name:
                 raise UserError(f"{source} is a configuration of {base['system']}, not of {name}.")
             built = config.build(config_type, base, {"system": name}, given)
@@ -166,7 +168,7 @@ def _train_command(name: str) -> click.Command:
     options: list[click.Parameter] = [
         click.Option(["--data"], type=_FOLDER, help="folder or manifest.csv with the data"),
         click.Option(["--out"], type=_FOLDER, help="run folder to make"),
-        click.Option(["--preset"], type=click.Choice(presets), help=f"shipped recipe (default {presets[0]})"),
+        click.Option(["--preset"], type=click.Choice(presets), help=f"shipped recipe (default {usual})"),
         click.Option(["--from", "source"], type=_FOLDER, help="start from this configuration file"),
         click.Option(["--resume"], type=_FOLDER, help="continue this run folder"),
         click.Option(["--quiet"], is_flag=True, help="no progress"),
@@ -197,17 +199,93 @@ def _evaluate(
 ) -> None:
     """Score one or more runs, and plain baselines, on held-out samples."""
     from scanfuse.evaluate import evaluate, print_table
-    from scanfuse.predict import load
 
-    names = [run.name for run in runs]
-    if len(set(names)) < len(names):
-        names = [str(run) for run in runs]
-    predictors = {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    predictors = _loaded(runs, device)
     folder = out or next(iter(predictors.values())).run.path / "evaluation" / split
     evaluation = evaluate(predictors, data, split=split, out=folder, pictures=pictures, quiet=quiet)
     if not quiet:
         print_table(evaluation)
     click.echo(f"Table, values per sample and pictures are in {folder}.")
+    if out is None:
+        from scanfuse import report
+
+        click.echo(f"Report: {report.write(next(iter(predictors.values())).run)}")
+
+
+@_commands.command("compare")
+@click.argument("runs", nargs=-1, required=True, type=_FOLDER)
+@click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv with the data")
+@click.option(
+    "--on",
+    "split",
+    type=click.Choice(["test", "val", "train", "all"]),
+    default="test",
+    show_default=True,
+    help="which samples",
+)
+@click.option("--out", type=_FOLDER, default=None, help="folder for the table, as Markdown and JSON")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--quiet", is_flag=True, help="no progress and no table")
+def _compare(runs: tuple[Path, ...], data: Path, split: Any, out: Path | None, device: str, quiet: bool) -> None:
+    """Test whether runs differ from the first one: paired, over patients, corrected for several runs."""
+    from scanfuse.comparison import compare, print_comparisons
+
+    found = compare(_loaded(runs, device), data, split=split, out=out, quiet=quiet)
+    if not quiet:
+        print_comparisons(found)
+    if out is not None:
+        click.echo(f"Wrote {out / 'comparison.md'} and comparison.json.")
+
+
+@_commands.command("explain")
+@click.argument("run", type=click.Path())
+@click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv that holds the study")
+@click.option("--id", "study", required=True, help="id of the study, as in split.csv or predictions.csv")
+@click.option("--label", default=None, help="what to explain (default: the outcome that the study is called)")
+@click.option("--method", type=click.Choice(["gradcam", "hirescam"]), default="gradcam", show_default=True)
+@click.option("--out", type=_FOLDER, default=Path("explanations"), show_default=True, help="folder for the pictures")
+@click.option("--device", default="auto", show_default=True)
+def _explain(run: str, data: Path, study: str, label: str | None, method: Any, out: Path, device: str) -> None:
+    """Show where the evidence for a result lies in each view, and what each view contributes."""
+    from scanfuse.explanation import explain_study
+    from scanfuse.predict import load
+
+    panels = explain_study(load(run, device=device), data, study, out, label=label, method=method)
+    for path in panels:
+        click.echo(f"Wrote {path}")
+
+
+@_commands.command("report")
+@click.argument("run", type=_FOLDER)
+def _report(run: Path) -> None:
+    """Write report.html into a run folder: training, splits, tables and plots on one page without a network."""
+    from scanfuse import report
+    from scanfuse.run import open_run
+
+    click.echo(f"Report: {report.write(open_run(run))}")
+
+
+@_commands.group("import")
+def _import() -> None:
+    """Turn published weights into this library's form."""
+
+
+@_import.command("vmamba")
+@click.argument("file", type=_FOLDER)
+@click.option("--out", type=_FOLDER, required=True, help="folder for weights.safetensors and config.yaml")
+@click.option(
+    "--section",
+    type=click.Choice(["auto", "model", "model_ema"]),
+    default="auto",
+    show_default=True,
+    help="which weights of the file",
+)
+def _import_vmamba(file: Path, out: Path, section: Any) -> None:
+    """Read a published VMamba checkpoint of either family (.pth or .safetensors)."""
+    from scanfuse.import_weights import import_vmamba
+
+    click.echo(str(import_vmamba(file, out, section=section)))
+    click.echo(f"Wrote {out}. Next: scanfuse train xfmamba --encoder-weights {out} --data DIR --out RUN")
 
 
 @_commands.command("predict", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -218,21 +296,26 @@ def _evaluate(
 @click.pass_context
 def _predict(context: click.Context, run: str, data: Path | None, out: Path, device: str) -> None:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR)."""
+    from scanfuse import systems
     from scanfuse.predict import load, predict_folder
 
     predictor = load(run, device=device)
+    classifies = isinstance(predictor.system, systems.Classifier)
     inputs = _pairs(context.args, [*predictor.modalities, "data", "out", "device"])
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs (--{' --'.join(inputs)}), not both.")
     if data is not None:
         files = predict_folder(predictor, data, out)
     elif inputs:
-        files = [predictor.system.save(predictor.predict(**inputs), out)[0]]
+        result = predictor.predict(**inputs)
+        if isinstance(predictor.system, systems.Classifier):
+            click.echo(f"{result.id}: {predictor.system.job.describe(result)}")
+        files = [predictor.system.save(result, out)[0]]
     else:
         wanted = " ".join(f"--{name} FILE" for name in predictor.modalities)
         raise UserError(f"Nothing to predict: give {wanted}, or --data DIR.")
     shown = str(files[0]) if len(files) == 1 else f"{len(files)} results in {out}"
-    click.echo(f"Wrote {shown}, each with a picture beside its sources.")
+    click.echo(f"Wrote {shown}." if classifies else f"Wrote {shown}, each with a picture beside its sources.")
 
 
 @_commands.group("data")
@@ -247,12 +330,17 @@ def _data() -> None:
 def _data_check(system: str, path: Path, pair: str | None) -> int:
     """Look for faults in a data set before training on it."""
     from scanfuse import config, systems
-    from scanfuse.data.check import check
+    from scanfuse.data.check import check, check_studies
 
     system_type = systems.load(system)
-    base = config.preset(system, config.presets(system)[0])
-    built = config.build(system_type.Config, base, {"data": {"pair": pair}} if pair else {})
-    findings = check(path, system_type(built).modalities)
+    built: Any = config.build(
+        system_type.Config, config.preset(system, "tiny"), {"data": {"pair": pair}} if pair else {}
+    )
+    job = system_type(built)
+    if isinstance(job, systems.Classifier):
+        findings = check_studies(path, job.open_data)
+    else:
+        findings = check(path, job.modalities)
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -263,18 +351,44 @@ def _data_check(system: str, path: Path, pair: str | None) -> int:
 @_data.command("synth")
 @click.argument("name")
 @click.argument("path", type=_FOLDER)
-@click.option("--cases", type=click.IntRange(1, 10_000), default=24, show_default=True, help="distinct patients")
-@click.option("--slices", type=click.IntRange(1, 999), default=4, show_default=True, help="slices of each")
-@click.option("--size", type=click.IntRange(32, 1024), default=128, show_default=True, help="side in pixels")
-@click.option("--pair", default="CT-MRI", show_default=True)
+@click.option("--cases", "--patients", "cases", type=click.IntRange(1, 10_000), help="distinct patients")
+@click.option("--slices", type=click.IntRange(1, 999), help="slices of each (harvard)")
+@click.option("--size", type=click.IntRange(32, 2048), help="side in pixels")
+@click.option("--pair", help="two modalities, such as CT-MRI (harvard)")
 @click.option("--seed", type=int, default=0, show_default=True)
-def _data_synth(name: str, path: Path, cases: int, slices: int, size: int, pair: str, seed: int) -> None:
-    """Write a phantom data set in the layout of a published one."""
+def _data_synth(
+    name: str, path: Path, cases: int | None, slices: int | None, size: int | None, pair: str | None, seed: int
+) -> None:
+    """Write a phantom data set in the layout of a published one: harvard, mura, chexpert, cbis_ddsm."""
+    import inspect
+
     from scanfuse.data import phantoms
 
-    phantom = phantoms.load(name)
-    phantom.write(path, pair=tuple(pair.split("-")), cases=cases, slices=slices, size=size, seed=seed)
-    click.echo(f"Wrote {cases} cases of {slices} slices to {path} in the layout of {name}.")
+    write = phantoms.load(name).write
+    known = inspect.signature(write).parameters
+    given = {"slices": slices, "size": size, "pair": tuple(pair.split("-")) if pair else None, "seed": seed}
+    given["cases" if "cases" in known else "patients"] = cases
+    given = {option: value for option, value in given.items() if value is not None}
+    for option in given:
+        if option not in known:
+            raise UserError(f"The phantoms of {name} have no --{option}.")
+    used = {option: parameter.default for option, parameter in known.items() if option != "root"} | given
+    write(path, **given)
+    many = f"{used.get('cases', used.get('patients'))} patients"
+    slices_too = f" of {used['slices']} slices" if "slices" in used else ""
+    click.echo(f"Wrote {many}{slices_too} to {path} in the layout of {name}.")
+
+
+def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
+    """Predictors by the name of their folder, or by the whole path where two folders share a name."""
+    from scanfuse.predict import load
+
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    if len(set(names)) < len(names):
+        raise UserError("The same run was given twice.")
+    return {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
 
 
 def _parameter(flag: str) -> str:

@@ -2,6 +2,9 @@
 
 A table's interval is a percentile bootstrap over groups (patients, cases), because the samples of one case are
 not independent. Rows of several runs stand in one table when the runs were trained on the same split.
+
+Fusion is scored image by image, and a table shows means. Classification is scored on all results together: each run
+with the temperature and threshold of its own validation, per study and, as `parts`, per pair and per label.
 """
 
 import csv
@@ -18,13 +21,16 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from scanfuse import systems
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
+from scanfuse.explanation import write_examples
 from scanfuse.files import write_text
 from scanfuse.predict import Predictor
 from scanfuse.stats.bootstrap import interval
+from scanfuse.tasks.classify import MetricTable, Scored, Task, metric_table, metrics
 
-__all__ = ["Cell", "Evaluation", "evaluate", "leakage", "markdown", "print_table"]
+__all__ = ["Cell", "Evaluation", "assign", "decided_results", "evaluate", "leakage", "markdown", "print_table"]
 
 Split = Literal["test", "val", "train", "all"]
 
@@ -50,6 +56,8 @@ class Evaluation:
         cells: method -> metric -> Cell.
         rows: one dictionary per method and sample.
         notes: what a reader must know (leaky splits, few cases).
+        unit: what a sample is.
+        parts: further tables of the same results, by title.
     """
 
     split: str
@@ -60,6 +68,8 @@ class Evaluation:
     cells: dict[str, dict[str, Cell]]
     rows: list[dict[str, Any]]
     notes: list[str] = field(default_factory=list)
+    unit: str = "samples"
+    parts: dict[str, "Evaluation"] = field(default_factory=dict)
 
 
 def evaluate(
@@ -78,17 +88,23 @@ def evaluate(
         data: folder or manifest with the data.
         split: which part; samples that the runs have never seen a case of count as test.
         out: folder for table.md, evaluation.json, per_sample.csv and gallery.png; None writes nothing.
-        pictures: rows of the gallery, spread over the cases; 0 = none.
+        pictures: rows of the gallery, spread over the cases, or studies explained for the report; 0 = none.
 
     Raises:
         UserError: no samples, runs that do not belong together, or a leak.
     """
-    manifest = _assign(predictors, data, split)
+    manifest = assign(predictors, data, split)
     chosen = manifest if split == "all" else manifest.subset(split)
     notes = list(manifest.notes)
     if split in ("train", "all"):
         notes.append("the models were trained on some or all of these samples")
     first = next(iter(predictors.values()))
+    if isinstance(first.system, systems.Classifier):
+        evaluation, studies = _evaluate_together(predictors, chosen, split, notes, quiet)
+        if out is not None:
+            _write(evaluation, Path(out))
+            write_examples(first, chosen, studies[next(iter(predictors))], Path(out), pictures)
+        return evaluation
     loaders = [predictor.each(chosen) for predictor in predictors.values()]
     rows: list[dict[str, Any]] = []
     shown = _spread(chosen, pictures)
@@ -114,6 +130,67 @@ def evaluate(
     return evaluation
 
 
+def decided_results(
+    predictors: dict[str, Predictor], manifest: Manifest, *, quiet: bool = False
+) -> tuple[dict[str, list[Scored]], dict[str, list[Scored]]]:
+    """Calibrated results of classifying runs: name -> per study, and name -> per pair."""
+    studies, pairs = {}, {}
+    for name, predictor in predictors.items():
+        job, raw = predictor.classifier.job, list(predictor.raw(manifest, quiet=quiet))
+        studies[name], pairs[name] = job.decided(raw), job.decision.apply(raw)
+    return studies, pairs
+
+
+def _evaluate_together(
+    predictors: dict[str, Predictor], manifest: Manifest, split: str, notes: list[str], quiet: bool
+) -> tuple[Evaluation, dict[str, list[Scored]]]:
+    jobs = {name: predictor.classifier.job for name, predictor in predictors.items()}
+    task = next(iter(jobs.values())).task
+    for name, job in jobs.items():
+        if job.task != task:
+            raise UserError(f"{name} predicts other labels than {next(iter(jobs))}: evaluate them one by one.")
+    studies, pairs = decided_results(predictors, manifest, quiet=quiet)
+    better = metrics(task)
+
+    def tabulate(results: dict[str, list[Scored]], unit: str) -> tuple[Evaluation, dict[str, MetricTable]]:
+        tables = {name: metric_table(found, task, jobs[name].decision.thresholds) for name, found in results.items()}
+        cells = {name: {m: Cell(*table.summary[m]) for m in better} for name, table in tables.items()}
+        rows = [_row(name, result, task) for name, found in results.items() for result in found]
+        first = next(iter(tables.values()))
+        return Evaluation(split, first.results, first.groups, list(results), better, cells, rows, unit=unit), tables
+
+    evaluation, tables = tabulate(studies, "studies")
+    first = next(iter(tables.values()))
+    evaluation.notes = [*notes, *first.notes]
+    for name, job in jobs.items():
+        evaluation.notes += [f"{name}: {note}" for note in job.decision.notes]
+    counts = [len(found) for found in (studies[next(iter(jobs))], pairs[next(iter(jobs))])]
+    if counts[0] != counts[1]:
+        evaluation.parts["pairs"], _ = tabulate(pairs, "pairs of views")
+    if first.per_label:
+        cells = {
+            name: {label: Cell(*table.per_label[label]["auroc"]) for label in task.labels}
+            for name, table in tables.items()
+        }
+        evaluation.parts["labels"] = replace(
+            evaluation,
+            better=dict.fromkeys(task.labels, "higher"),
+            cells=cells,
+            rows=[],
+            notes=["each row is the AUROC of one label"],
+            parts={},
+        )
+    return evaluation, studies
+
+
+def _row(name: str, result: Scored, task: Task) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": name, "id": result.id, "group": result.group}
+    for position in range(task.num_targets):
+        label = f"target_{task.labels[position]}" if task.num_targets > 1 else "target"
+        row[label] = int(result.target[position]) if result.mask[position] else ""
+    return row | {f"p_{label}": float(p) for label, p in zip(task.labels, result.probabilities, strict=True)}
+
+
 def leakage(samples: pd.DataFrame, trained_on: pd.DataFrame) -> list[str]:
     """Groups of which a run has seen some rows in training or validation, while others count as test.
 
@@ -130,18 +207,20 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     table = Table(title=_title(evaluation), title_justify="left")
     table.add_column("metric", no_wrap=True)
     for method in evaluation.methods:
-        table.add_column(method, justify="right", min_width=8)
+        table.add_column(method, justify="right", min_width=8, overflow="fold")
     best = _best(evaluation)
     for metric, direction in evaluation.better.items():
         cells = [evaluation.cells[method][metric] for method in evaluation.methods]
         texts = [
-            f"[bold]{cell.mean:.3f}[/bold]" if method in best[metric] else f"{cell.mean:.3f}"
+            f"[bold]{_number(cell.mean)}[/bold]" if method in best[metric] else _number(cell.mean)
             for method, cell in zip(evaluation.methods, cells, strict=True)
         ]
         ranges = [f" [dim]{escape(_range(cell))}[/dim]" if _range(cell) else "" for cell in cells]
         table.add_row(metric + _ARROWS[direction], *(t + r for t, r in zip(texts, ranges, strict=True)))
     console = console or Console()
     console.print(table)
+    for part in evaluation.parts.values():
+        print_table(part, console)
     for note in evaluation.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
 
@@ -155,20 +234,25 @@ def markdown(evaluation: Evaluation) -> str:
         cells = [metric + _ARROWS[direction]]
         for method in evaluation.methods:
             cell = evaluation.cells[method][metric]
-            mean = f"**{cell.mean:.3f}**" if method in best[metric] else f"{cell.mean:.3f}"
+            mean = f"**{_number(cell.mean)}**" if method in best[metric] else _number(cell.mean)
             cells.append(f"{mean} {_range(cell)}".strip())
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"Note: {note}." for note in evaluation.notes)]).rstrip() + "\n"
+    text = "\n".join([*lines, "", *(f"Note: {note}." for note in evaluation.notes)]).rstrip() + "\n"
+    return "\n".join([text, *(markdown(part) for part in evaluation.parts.values())])
 
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
 
 
-def _assign(predictors: dict[str, Predictor], data: str | Path, split: Split) -> Manifest:
-    """The data with the split that the runs were trained on; unknown samples are test samples."""
+def assign(predictors: dict[str, Predictor], data: str | Path, split: Split) -> Manifest:
+    """The data with the split that the runs were trained on; unknown samples are test samples.
+
+    Raises:
+        UserError: runs that do not belong together, or a leak.
+    """
     names = list(predictors)
     first = predictors[names[0]]
-    manifest = first.system.open_data(Path(data))
+    manifest = first.system.open_data(Path(data), split=False)
     recorded = {name: predictors[name].run.split() for name in names}
     base = dict(zip(recorded[names[0]]["id"], recorded[names[0]]["split"], strict=True))
     for name in names[1:]:
@@ -178,8 +262,8 @@ def _assign(predictors: dict[str, Predictor], data: str | Path, split: Split) ->
             raise UserError(f"{names[0]} and {name} were trained on different splits: a shared table would mislead.")
     known = manifest.table.assign(split=[base.get(sample, "test") for sample in manifest.table["id"]])
     shared = leakage(known, recorded[names[0]])
-    notes = manifest.notes
-    if shared and not manifest.is_leaky:
+    notes = tuple(dict.fromkeys([*manifest.notes, *first.run.record().get("split_notes", [])]))
+    if shared and not any(note.startswith("leaky") for note in notes):
         if split == "test":
             raise UserError(
                 f"The cases {', '.join(shared[:5])} are in the training of {names[0]} and among the test samples: "
@@ -212,14 +296,25 @@ def _summarise(rows: list[dict[str, Any]], better: dict[str, str], split: str, n
 
 
 def _write(evaluation: Evaluation, out: Path) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(evaluation.rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(evaluation.rows)
-    write_text(out / "per_sample.csv", text.getvalue())
+    _write_rows(evaluation.rows, out / "per_sample.csv")
+    for name, part in evaluation.parts.items():
+        if part.rows:
+            _write_rows(part.rows, out / f"per_sample_{name}.csv")
     write_text(out / "table.md", markdown(evaluation))
-    content = {key: value for key, value in asdict(evaluation).items() if key != "rows"}
+    content = asdict(replace(evaluation, rows=[]))
+    for table in (content, *content["parts"].values()):
+        del table["rows"]
+    if not evaluation.parts:
+        del content["parts"]
     write_text(out / "evaluation.json", json.dumps(_without_nan(content), indent=2) + "\n")
+
+
+def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _without_nan(value: Any) -> Any:
@@ -232,9 +327,13 @@ def _without_nan(value: Any) -> Any:
 
 
 def _title(evaluation: Evaluation) -> str:
+    if evaluation.unit == "samples":
+        who, what = "cases", "mean"
+    else:
+        who, what = "patients", "value"
     return (
-        f"{evaluation.samples} {evaluation.split} samples of {evaluation.groups} cases; "
-        "mean and 95 % interval over cases"
+        f"{evaluation.samples} {evaluation.split} {evaluation.unit} of {evaluation.groups} {who}; "
+        f"{what} and 95 % interval over {who}"
     )
 
 
@@ -250,4 +349,11 @@ def _best(evaluation: Evaluation) -> dict[str, set[str]]:
 
 
 def _range(cell: Cell) -> str:
-    return f"[{cell.low:.3f},{cell.high:.3f}]" if math.isfinite(cell.low) else ""
+    return f"[{_number(cell.low)},{_number(cell.high)}]" if math.isfinite(cell.low) else ""
+
+
+def _number(value: float) -> str:
+    """Three decimals, two from 10 on, so that a column stays narrow; a dash for an undefined metric."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import huggingface_hub
 import torch
+from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -20,6 +21,8 @@ from scanfuse import systems
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
 from scanfuse.run import Run, open_run
+from scanfuse.tasks.classify import Scored
+from scanfuse.tasks.classify_job import write_decided
 from scanfuse.train import to_device
 
 __all__ = ["Predictor", "load", "predict_folder"]
@@ -40,6 +43,8 @@ class Predictor:
         self.run = run
         self.system = system_type(configuration.build(system_type.Config, content))
         _load_weights(self.system.model, run)
+        if isinstance(self.system, systems.Classifier):
+            self.system.job.restore(run.path)
         self.device = choose_device(device)
         self.system.model.to(self.device).eval()
 
@@ -47,6 +52,17 @@ class Predictor:
     def modalities(self) -> tuple[str, ...]:
         """The names of the inputs."""
         return self.system.modalities
+
+    @property
+    def classifier(self) -> systems.Classifier:
+        """The system of a run that classifies.
+
+        Raises:
+            UserError: it does something else.
+        """
+        if not isinstance(self.system, systems.Classifier):
+            raise UserError(f"{self.run.path} is a run of {self.system.config.system}, which does not classify.")
+        return self.system
 
     def predict(self, **inputs: Any) -> Any:
         """The result for one sample.
@@ -65,13 +81,22 @@ class Predictor:
                     f"This run knows no input {name!r}; it takes {_both(self.modalities)} (not {near[0]!r}?)."
                 )
         missing = [name for name in self.modalities if inputs.get(name) is None]
-        if missing:
+        if missing and not (isinstance(self.system, systems.Classifier) and len(missing) < len(self.modalities)):
             raise UserError(f"The input {missing[0]!r} is missing; this run takes {_both(self.modalities)}.")
-        return self.batch(self.system.collate([self.system.sample({n: inputs[n] for n in self.modalities})]))[0]
+        given = {name: inputs[name] for name in self.modalities if name not in missing}
+        return self.batch(self.system.collate([self.system.sample(given)]))[0]
 
     def batch(self, batch: dict[str, Any]) -> list[Any]:
         """The results for a batch of the system's data set."""
         return self.system.predict(to_device(batch, self.device))
+
+    def raw(self, manifest: Manifest, *, quiet: bool = True) -> Iterator[Scored]:
+        """The raw results of all samples of a classifier's data, in order; a study may have several."""
+        system = self.classifier
+        data = system.dataset(manifest, train=False)
+        loader = DataLoader(data, batch_size=system.config.train.batch, collate_fn=system.collate)
+        for batch in track(loader, "predicting", len(loader), transient=True, disable=quiet):
+            yield from system.results(to_device(batch, self.device))
 
     def each(self, manifest: Manifest) -> Iterator[tuple[dict[str, Any], Any]]:
         """Batch (of one sample) and result for every row, in order."""
@@ -94,8 +119,15 @@ def load(run_or_hub_id: str | Path, *, device: str = "auto") -> Predictor:
 
 
 def predict_folder(predictor: Predictor, data: str | Path, out: str | Path) -> list[Path]:
-    """Predicts every sample under `data` and writes the results; returns the main files."""
-    manifest = predictor.system.open_data(Path(data))
+    """Predicts every sample under `data` and writes the results; returns the main files.
+
+    A classifier writes one table, predictions.csv, with one row per study.
+    """
+    manifest = predictor.system.open_data(Path(data), split=False)
+    if isinstance(predictor.system, systems.Classifier):
+        path = Path(out) / "predictions.csv"
+        write_decided(path, predictor.system.job, list(predictor.raw(manifest)))
+        return [path]
     return [predictor.system.save(result, Path(out))[0] for _, result in predictor.each(manifest)]
 
 

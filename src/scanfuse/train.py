@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -79,14 +78,15 @@ def train(config: Any, data: str | Path, out: str | Path, *, quiet: bool = False
     torch.manual_seed(config.train.seed)
     system = system_type(config)
     manifest = system.open_data(Path(data))
+    started_from = ""
     if isinstance(system, systems.Classifier):
         started_from = system.start()
-        Console(quiet=quiet).print(started_from, highlight=False, soft_wrap=True, markup=False)
+        _log.warning(started_from)  # also where --quiet hides the progress: random weights are never used in silence
     run = create_run(out)
     run.save_config(config)
     run.save_split(manifest)
     run.save_json("environment.json", environment())
-    return _Training(system, manifest, run, Path(data), quiet).fit()
+    return _Training(system, manifest, run, Path(data), quiet, started_from).fit()
 
 
 def resume(path: str | Path, data: str | Path | None = None, *, quiet: bool = False) -> Run:
@@ -122,8 +122,17 @@ def prepare_threads(config: Any) -> None:
 
 
 class _Training:
-    def __init__(self, system: systems.System, manifest: Manifest, run: Run, source: Path, quiet: bool) -> None:
+    def __init__(
+        self,
+        system: systems.System,
+        manifest: Manifest,
+        run: Run,
+        source: Path,
+        quiet: bool,
+        started_from: str = "",
+    ) -> None:
         self.system, self.manifest, self.run, self.source, self.quiet = system, manifest, run, source, quiet
+        self.started_from = started_from
         self.settings: TrainConfig = system.config.train
         self.train_data = system.dataset(manifest.subset("train"), train=True)
         self.val_data = system.dataset(manifest.subset("val"), train=False)
@@ -296,6 +305,8 @@ class _Training:
             "best_epoch": self.state.best_epoch,
             "validation": {key: value for key, value in row.items() if key.startswith("val_")},
             "samples": self.manifest.describe(),
+            "data": str(self.source),
+            **({"started_from": self.started_from} if self.started_from else {}),
             "split_digest": self.manifest.digest,
             "split_notes": list(self.manifest.notes),
         }
@@ -316,6 +327,7 @@ class _Training:
                 "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 "progress": {**vars(state), "history": [dict(row) for row in state.history]},
                 "data": str(self.source.absolute()),
+                "started_from": self.started_from,
                 "split_digest": self.manifest.digest,
             }
         )
@@ -330,6 +342,7 @@ class _Training:
         if torch.cuda.is_available() and content["cuda_rng"]:
             torch.cuda.set_rng_state_all(content["cuda_rng"])
         self.state = _State(**content["progress"])
+        self.started_from = str(content.get("started_from", ""))
 
     @contextlib.contextmanager
     def _stop_on_interrupt(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from scanfuse.data.manifest import COLUMNS, Manifest, Row, check_groups
 from scanfuse.data.readers import Image, read_image
 from scanfuse.errors import UserError
 
-__all__ = ["Finding", "check", "check_manifest"]
+__all__ = ["Finding", "check", "check_manifest", "check_studies"]
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,33 @@ def check(
     return _sorted(findings + check_manifest(manifest))
 
 
-def check_manifest(manifest: Manifest) -> list[Finding]:
-    """Findings of an opened manifest, errors first: files, sizes, duplicates, splits, constant pictures, leaks."""
+def check_studies(root: str | Path, open_data: Callable[[Path], Manifest]) -> list[Finding]:
+    """As `check`, for studies whose views need neither be all there nor be of one size.
+
+    Args:
+        root: folder or manifest of the data.
+        open_data: how a training opens it.
+    """
+    try:
+        manifest = open_data(Path(root))
+    except UserError as error:
+        return [Finding("error", "layout", str(error))]
+    return check_manifest(manifest, registered=False)
+
+
+def check_manifest(manifest: Manifest, *, registered: bool = True) -> list[Finding]:
+    """Findings of an opened manifest, errors first: files, sizes, duplicates, splits, constant pictures, leaks.
+
+    With `registered`, every row must have all modalities in one size; without, columns are views of a study, and the
+    same picture in two columns is a duplicate too.
+    """
     findings: list[Finding] = []
-    hashes: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    hashes: dict[tuple[str, str], list[tuple[Row, Path]]] = defaultdict(list)
     unusual: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for row in manifest.rows:
-        images = _read_row(manifest, row, findings)
-        findings.extend(_sizes(row, images))
+        images = _read_row(manifest, row, findings, registered)
+        if registered:
+            findings.extend(_sizes(row, images))
         for name, image in images.items():
             if (image.pixels == image.pixels.flat[0]).all():
                 findings.append(
@@ -80,9 +99,9 @@ def check_manifest(manifest: Manifest) -> list[Finding]:
                 )
                 continue  # equal to every other constant picture, which says nothing about duplicates
             digest = hashlib.sha256(f"{image.pixels.shape}{image.pixels.dtype}".encode() + image.pixels.tobytes())
-            hashes[name, digest.hexdigest()].append(row)
+            hashes[name if registered else "", digest.hexdigest()].append((row, image.source))
             if kind := _unusual(image):
-                unusual[name, kind].append(image.source)
+                unusual[name if registered else "view", kind].append(image.source)
     findings.extend(_duplicates(hashes))
     findings.extend(_modes(unusual))
     findings.extend(_groups(manifest))
@@ -95,9 +114,11 @@ def _sorted(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-def _read_row(manifest: Manifest, row: Row, findings: list[Finding]) -> dict[str, Image]:
+def _read_row(manifest: Manifest, row: Row, findings: list[Finding], registered: bool) -> dict[str, Image]:
     images: dict[str, Image] = {}
     for name in manifest.modalities:
+        if name not in row.paths and not registered:
+            continue
         if name not in row.paths:
             there = ", ".join(str(path) for path in row.paths.values()) or "no file at all"
             findings.append(Finding("error", "unpaired", f"{row.id} has no {name.upper()} picture (it has {there})."))
@@ -119,17 +140,17 @@ def _sizes(row: Row, images: dict[str, Image]) -> list[Finding]:
     ]
 
 
-def _duplicates(hashes: dict[tuple[str, str], list[Row]]) -> list[Finding]:
+def _duplicates(hashes: dict[tuple[str, str], list[tuple[Row, Path]]]) -> list[Finding]:
     findings = []
-    for (name, _), rows in sorted(hashes.items(), key=lambda item: (item[0][0], item[1][0].id)):
+    for rows in (rows for _, rows in sorted(hashes.items(), key=lambda item: (item[0][0], item[1][0][0].id))):
         if len(rows) < 2:
             continue
-        first = rows[0]
-        other = next((row for row in rows[1:] if row.split != first.split), rows[1])
+        first, path = rows[0]
+        other, again = next((found for found in rows[1:] if found[0].split != first.split), rows[1])
         across = first.split != other.split
         where = f"in {first.split} and {other.split}" if across else "in the same split"
         more = f" ({len(rows) - 2} more)" if len(rows) > 2 else ""
-        message = f"{first.paths[name]} and {other.paths[name]} hold the same pixels, {where}{more}; keep one."
+        message = f"{path} and {again} hold the same pixels, {where}{more}; keep one."
         findings.append(Finding("error" if across else "warning", "duplicate", message))
     return findings
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -28,7 +29,7 @@ from scanfuse.tasks.classify import Kind, Scored, Scores, Task, by_study, parse_
 from scanfuse.tasks.classify_decision import Decision, DecisionConfig, fit_decision, undecided
 from scanfuse.tasks.classify_loss import ClassificationLoss, check_loss, class_weights, classification_loss
 
-__all__ = ["DECISION_FILE", "Job", "TaskConfig", "task_of"]
+__all__ = ["DECISION_FILE", "Job", "TaskConfig", "task_of", "write_decided"]
 
 DECISION_FILE = "decision.json"
 
@@ -172,3 +173,15 @@ class Job:
         }
         write_text(path, json.dumps(content, indent=2) + "\n")
         return [path]
+
+
+def write_decided(path: Path, job: Job, results: Sequence[Scored]) -> None:
+    """One row per study: id, group, what it is called (" + " between labels), and calibrated probabilities."""
+    rows = []
+    for result in job.decided(results):
+        called = " + ".join(job.decision.called(result)) or f"not {' or '.join(job.task.labels)}"
+        row = {"id": result.id, "group": result.group, "called": called}
+        rows.append(
+            row | {f"p_{label}": f"{p:.6f}" for label, p in zip(job.task.labels, result.probabilities, strict=True)}
+        )
+    write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,235 @@
+"""`scanfuse explain`: where the evidence for a study's result lies in each view, and what each view contributes.
+
+Maps are Grad-CAM at the views' own feature maps and at the joint one. Each is placed on the original picture at its
+own size (crop, resize and padding undone). The views' maps share one scale, so that they can be compared; the joint
+map, which belongs to no view, is shown on each. The ablation runs the model once without each view.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PillowImage
+from torch import Tensor
+
+from scanfuse import systems
+from scanfuse.data.manifest import Manifest
+from scanfuse.data.readers import read_image
+from scanfuse.errors import UserError
+from scanfuse.explain.ablation import view_ablation
+from scanfuse.explain.gradcam import Method, output, scaled_together
+from scanfuse.explain.overlay import panel, write_overlay, write_panel
+from scanfuse.explain.placement import place
+from scanfuse.files import atomic_path, write_text
+from scanfuse.predict import Predictor
+from scanfuse.tasks.classify import Scored, one_logit
+from scanfuse.train import to_device
+
+__all__ = ["Explanation", "batches_of", "explain", "explain_study", "picture", "write_examples"]
+
+MOST_PAIRS = 6
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one pair of views got its result.
+
+    Attributes:
+        result: the calibrated result.
+        outcome: what the maps speak for, such as "positive" or "not positive".
+        probability: of that outcome.
+        pixels: view -> the original picture.
+        heats: view -> name of the map ("view", "fused") -> (H, W) in [0, 1], the size of the picture.
+        without: view -> probability of the outcome without that view; empty where the other one is missing.
+    """
+
+    result: Scored
+    outcome: str
+    probability: float
+    pixels: dict[str, np.ndarray]
+    heats: dict[str, dict[str, np.ndarray]]
+    without: dict[str, float]
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """View -> its name and what changes without it."""
+        found = {}
+        for view in self.pixels:
+            drop = f": {self.without[view] - self.probability:+.2f} without it" if view in self.without else ""
+            found[view] = f"{view}{drop}"
+        return found
+
+
+def explain_study(
+    predictor: Predictor,
+    data: str | Path,
+    study: str,
+    out: str | Path,
+    *,
+    label: str | None = None,
+    method: Method = "gradcam",
+) -> list[Path]:
+    """Explains every pair of views of a study (at most six); returns the panels, written with overlays and numbers.
+
+    Args:
+        predictor: a classifying run.
+        data: folder or manifest that holds the study.
+        study: its id.
+        out: folder; gets `<pair>/panel.png`, one overlay per view and map in the size of the picture, and
+            `<pair>/explanation.json`.
+        label: what to explain; None: the outcome that the study is called.
+        method: gradcam or hirescam.
+
+    Raises:
+        UserError: the run does not classify, there is no such study or label.
+    """
+    manifest = predictor.classifier.open_data(Path(data))
+    written = []
+    for batch in batches_of(predictor, manifest, study)[:MOST_PAIRS]:
+        found = explain(predictor, batch, label=label, method=method)
+        folder = Path(out) / found.result.id.replace("/", "_")
+        for view, heats in found.heats.items():
+            for name, heat in heats.items():
+                write_overlay(folder / f"{view}_{name}.png", found.pixels[view], heat)
+        write_panel(folder / "panel.png", found.pixels, found.heats, captions=found.captions)
+        write_text(folder / "explanation.json", json.dumps(_plain(found), indent=2) + "\n")
+        written.append(folder / "panel.png")
+    return written
+
+
+def batches_of(predictor: Predictor, manifest: Manifest, study: str) -> list[dict[str, Any]]:
+    """The pairs of one study, each a batch of one; UserError if there is no such study."""
+    rows = manifest.table[manifest.table["id"] == study].reset_index(drop=True)
+    if not len(rows):
+        some = ", ".join(manifest.table["id"].head(3))
+        raise UserError(f"There is no study {study!r} in the data; ids look like {some}.")
+    part = Manifest(rows, manifest.modalities, manifest.notes)
+    data = predictor.system.dataset(part, train=False)
+    return [predictor.system.collate([data[index]]) for index in range(len(data))]
+
+
+def explain(
+    predictor: Predictor, batch: dict[str, Any], *, label: str | None = None, method: Method = "gradcam"
+) -> Explanation:
+    """Maps and ablation of a batch of one pair; see `explain_study`."""
+    system = predictor.classifier
+    batch = to_device(batch, predictor.device)
+    meta = batch["meta"][0]
+    result = system.predict(batch)[0]
+    column, against, outcome = _outcome(system, result, label)
+
+    def probability(views: frozenset[str]) -> Tensor:
+        logits = one_logit(system.logits(batch, without=frozenset(present) - views), system.job.task)
+        values = system.job.decision.apply(system.job.results(logits, batch))
+        column_values = torch.tensor([[value.probabilities[column]] for value in values])
+        return 1 - column_values if against else column_values
+
+    present = [name for name in system.modalities if bool(batch["present"][name][0])]
+    without: dict[str, float] = {}
+    if len(present) > 1:
+        without = {view: float(value) for view, value in view_ablation(probability, present).without.items()}
+    maps = {name: value[0] for name, value in system.evidence(batch, output(column, against=against), method).items()}
+    own = scaled_together({name: value for name, value in maps.items() if name in present})
+    joint = scaled_together({name: value for name, value in maps.items() if name not in system.modalities})
+    pixels = {name: read_image(meta["paths"][name]).pixels for name in present}
+    heats: dict[str, dict[str, np.ndarray]] = {}
+    for name in present:
+        placement = meta["placements"][name]
+        heats[name] = {"view": place(own[name].cpu(), placement)} if name in own else {}
+        heats[name] |= {title: place(value.cpu(), placement) for title, value in joint.items()}
+    p = float(result.probabilities[column])
+    return Explanation(result, outcome, 1 - p if against else p, pixels, heats, without)
+
+
+def picture(found: Explanation, height: int = 220) -> np.ndarray:
+    """The panel of an explanation, (h, w, 3) uint8."""
+    return panel(found.pixels, found.heats, captions=found.captions, height=height)
+
+
+def write_examples(
+    predictor: Predictor, manifest: Manifest, results: Sequence[Scored], out: Path, count: int
+) -> None:
+    """Explains the clearest right and wrong results, half of each: `examples/*.png` and `examples.json` in `out`.
+
+    Args:
+        predictor: a classifying run.
+        manifest: the studies.
+        results: calibrated, one per study.
+        out: folder of the evaluation.
+        count: at most so many; 0 writes nothing.
+    """
+    system = predictor.classifier
+    judged = [found for result in results for found in _judged(system, result)]
+    judged.sort(key=lambda found: -found[2])
+    examples = []
+    for right in (True, False):
+        taken: set[str] = set()
+        for result, column, _, is_right in judged:
+            if is_right != right or result.id in taken or len(taken) >= (count + right) // 2:
+                continue
+            taken.add(result.id)
+            label = None if system.job.task.kind == "binary" else system.job.task.labels[column]
+            batch = batches_of(predictor, manifest, result.id)[0]
+            found = explain(predictor, batch, label=label)
+            name = f"examples/{'right' if right else 'wrong'}_{len(taken)}.png"
+            with atomic_path(out / name) as temporary:
+                PillowImage.fromarray(picture(found)).save(temporary, format="PNG")
+            truth = _truth(system, result, column)
+            text = f"{truth}; called {found.outcome} with probability {found.probability:.2f}"
+            examples.append({"id": result.id, "right": right, "text": text, "file": name})
+    if examples:
+        write_text(out / "examples.json", json.dumps({"examples": examples}, indent=2) + "\n")
+
+
+def _judged(system: systems.Classifier, result: Scored) -> list[tuple[Scored, int, float, bool]]:
+    """Result, output, distance of the probability from the cut, whether the call is right; one per known outcome."""
+    job = system.job
+    if job.task.kind == "multiclass":
+        best = int(np.argmax(result.probabilities))
+        known = bool(result.mask[0])
+        return [(result, best, float(result.probabilities[best]), best == int(result.target[0]))] if known else []
+    found = []
+    for column, (p, cut) in enumerate(zip(result.probabilities, job.decision.thresholds, strict=True)):
+        if result.mask[column]:
+            called = bool(p >= cut)
+            room = (1 - cut if called else cut) or 1.0
+            found.append((result, column, float(abs(p - cut)) / room, called == bool(result.target[column])))
+    return found
+
+
+def _truth(system: systems.Classifier, result: Scored, column: int) -> str:
+    task = system.job.task
+    if task.kind == "multiclass":
+        return f"is {task.labels[int(result.target[0])]}"
+    return f"is {'' if result.target[column] else 'not '}{task.labels[column]}"
+
+
+def _outcome(system: systems.Classifier, result: Scored, label: str | None) -> tuple[int, bool, str]:
+    """Which output is explained, whether what speaks against it is, and the outcome's name."""
+    labels: Sequence[str] = system.job.task.labels
+    if label is not None:
+        if label not in labels:
+            raise UserError(f"There is no label {label!r}; the run predicts {', '.join(labels)}.")
+        return list(labels).index(label), False, label
+    if system.job.task.kind == "binary":
+        called = bool(system.job.decision.called(result))
+        return 0, not called, labels[0] if called else f"not {labels[0]}"
+    column = int(np.argmax(result.probabilities))
+    return column, False, labels[column]
+
+
+def _plain(found: Explanation) -> dict[str, Any]:
+    return {
+        "id": found.result.id,
+        "study": found.result.study,
+        "group": found.result.group,
+        "outcome": found.outcome,
+        "probability": found.probability,
+        "without_view": found.without,
+        "drop_of_view": {view: found.probability - value for view, value in found.without.items()},
+        "maps": {view: sorted(heats) for view, heats in found.heats.items()},
+    }
