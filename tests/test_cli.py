@@ -202,3 +202,26 @@ def test_synth_writes_phantoms(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(arguments) == 0
     assert len(list((tmp_path / "p").rglob("*.png"))) == 8
     assert "harvard" in fails(["data", "synth", "havard", str(tmp_path / "q")], capsys)
+
+
+def test_one_new_patient_is_enough_to_predict_and_evaluate(run: Path, tmp_path: Path) -> None:
+    arguments = ["data", "synth", "harvard", str(tmp_path / "new"), "--cases", "1", "--slices", "2", "--size", "48"]
+    assert main([*arguments, "--seed", "77"]) == 0
+    for path in list((tmp_path / "new").rglob("*.png")):
+        path.rename(path.with_name(f"99{path.name}"))
+    data = ["--data", str(tmp_path / "new")]
+    assert main(["predict", str(run), *data, "--out", str(tmp_path / "p")]) == 0
+    assert len(list((tmp_path / "p").glob("*_side_by_side.png"))) == 2
+    assert main(["evaluate", str(run), *data, "--out", str(tmp_path / "e"), "--quiet"]) == 0
+    content = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert (content["samples"], content["groups"]) == (2, 1)
+
+
+def test_the_published_split_is_labelled_leaky(head_phantoms: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    arguments = ["train", "clinicalfmamba", "--data", str(head_phantoms), "--out", str(out), "--quiet", *TINY]
+    assert main([*arguments, "--split", "published", "--epochs", "1"]) == 0
+    evaluation = ["evaluate", str(out), "--data", str(head_phantoms), "--out", str(tmp_path / "e"), "--quiet"]
+    assert main(evaluation) == 0
+    notes = json.loads((tmp_path / "e" / "evaluation.json").read_text())["notes"]
+    assert any(note.startswith("leaky") for note in notes)

@@ -262,7 +262,7 @@ def assign(predictors: dict[str, Predictor], data: str | Path, split: Split) -> 
             raise UserError(f"{names[0]} and {name} were trained on different splits: a shared table would mislead.")
     known = manifest.table.assign(split=[base.get(sample, "test") for sample in manifest.table["id"]])
     shared = leakage(known, recorded[names[0]])
-    notes = tuple(dict.fromkeys([*manifest.notes, *first.run.record().get("split_notes", [])]))
+    notes = tuple(dict.fromkeys([*manifest.notes, *first.run.split_notes()]))
     if shared and not any(note.startswith("leaky") for note in notes):
         if split == "test":
             raise UserError(

@@ -82,6 +82,10 @@ class Run:
         """The samples that the run was given: columns id, group and split, among others."""
         return read_csv(self.split_file)[1]
 
+    def split_notes(self) -> tuple[str, ...]:
+        """What a reader of the run's results must know of its split, such as "leaky: ..."."""
+        return read_csv(self.split_file)[0]
+
     def save_json(self, name: str, content: dict[str, Any]) -> None:
         write_text(self.path / name, json.dumps(content, indent=2, sort_keys=False) + "\n")
 

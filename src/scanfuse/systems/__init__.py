@@ -33,8 +33,11 @@ class System(Protocol):
 
     def __init__(self, config: Any) -> None: ...
 
-    def open_data(self, root: Path) -> "Manifest":
-        """The data under `root` as a manifest with splits, as the configuration asks for them."""
+    def open_data(self, root: Path, *, split: bool = True) -> "Manifest":
+        """The data under `root` as a manifest, with the splits that the configuration asks for.
+
+        With `split=False` none need be made: to predict one patient must be enough.
+        """
 
     def dataset(self, manifest: "Manifest", *, train: bool) -> Any:
         """A torch dataset over the rows; with `train`, augmentation is on."""

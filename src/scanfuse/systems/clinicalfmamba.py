@@ -270,12 +270,12 @@ class System:
         self.model = Model(config.model)
         self.modalities = config.data.modalities
 
-    def open_data(self, root: Path) -> Manifest:
+    def open_data(self, root: Path, *, split: bool = True) -> Manifest:
         data = self.config.data
         return open_manifest(
             root,
             self.modalities,
-            data.split,
+            data.split if split else "none",
             data.split_seed,
             data.layout,
             fractions=data.fractions,
