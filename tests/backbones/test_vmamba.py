@@ -109,6 +109,22 @@ def test_every_parameter_gets_a_gradient(family: str) -> None:
         assert [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().max() < 1e-9] == []
 
 
+@pytest.mark.parametrize("family", ["v0", "v2"])
+def test_batch_norms_keep_what_layer_norms_remove(family: str) -> None:
+    """A map whose channels grow together is nothing but brightness: a layer norm removes it, a batch norm not."""
+    brightness = torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1, 1).expand(3, 3, 8, 8)
+    spreads = {}
+    for conv_norm in ("layer", "batch"):
+        stem = small(family, conv_norm=conv_norm).patch_embed[0]
+        with torch.no_grad():
+            stem.conv.bias.zero_()
+            out = stem(brightness.permute(0, 2, 3, 1))[:, 1:, 1:]
+        spreads[conv_norm] = out.std(dim=0).mean().item()
+    assert spreads["layer"] < 1e-3 and spreads["batch"] > 0.3
+    counts = [sum(p.numel() for p in small(family, conv_norm=norm).parameters()) for norm in ("layer", "batch")]
+    assert counts[0] == counts[1]
+
+
 def test_initial_values_survive_the_reset_of_linear_layers() -> None:
     model = small("v2")
     assert 0.015 < model.head.weight.std() < 0.025

@@ -21,6 +21,9 @@ Differences from the publication
   stops at odd maps (or crops them, in its first version).
 * The SSM's projections are plain parameters, so the model-wide initialisation of linear layers leaves their special
   initial values alone; in the newest published code it overwrites them.
+* `conv_norm="batch"` is ours. A layer norm behind the stem's convolution removes nearly all of an image's local
+  brightness at the start, which large data make up for and small data do not: bright spots on 640 images of 64 x 64,
+  150 steps from scratch, area under the ROC curve 0.60 with layer and 0.88 with batch norm.
 
 Source: Liu et al., "VMamba: Visual State Space Model", NeurIPS 2024, and its published code and checkpoints.
 """
@@ -57,6 +60,9 @@ class VMambaConfig(Settings):
     depths: tuple[int, int, int, int] = Field((2, 2, 8, 2), description="blocks per stage")
     d_state: int = Field(1, ge=1, description="states per channel: published 16 in v0, 1 in v2")
     ratio: float = Field(1.0, gt=0, description="inner channels of the scan over the channels of the block")
+    conv_norm: Literal["layer", "batch"] = Field(
+        "layer", description="norm of stem and downsampling: layer as published; batch learns small data from scratch"
+    )
     drop_path: float = Field(0.2, ge=0, lt=1, description="stochastic depth of the last block; linear from 0")
     recompute: bool = Field(False, description="recompute blocks in the backward pass: less memory, more time")
 
@@ -88,27 +94,36 @@ PRESETS: dict[str, VMambaConfig] = {
 """The published models; the table of parameters is in the docstring of this module."""
 
 
-class ConvNorm(nn.Module):
-    """LN(conv(x)) on channels-last maps: the stems and v2's downsampling. (b, h, w, c) -> (b, h2, w2, c2)."""
+class BatchNormLast(nn.BatchNorm2d):
+    """Batch norm of channels-last maps, (b, h, w, c) -> the same."""
 
-    def __init__(self, dim: int, dim_out: int, *, kernel: int, stride: int, padding: int) -> None:
+    def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class ConvNorm(nn.Module):
+    """norm(conv(x)) on channels-last maps: the stems and v2's downsampling. (b, h, w, c) -> (b, h2, w2, c2)."""
+
+    def __init__(
+        self, dim: int, dim_out: int, *, kernel: int, stride: int, padding: int, norm: type[nn.Module]
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(dim, dim_out, kernel, stride=stride, padding=padding)
-        self.norm = nn.LayerNorm(dim_out)
+        self.norm = norm(dim_out)
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h2 w2 c2"]:
         return self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 class PatchMerge(nn.Module):
-    """W LN([x_00, x_10, x_01, x_11]) of each 2x2 patch, indices (row, column): v0's downsampling.
+    """W norm([x_00, x_10, x_01, x_11]) of each 2x2 patch, indices (row, column): v0's downsampling.
 
     (b, h, w, c) -> (b, ceil(h / 2), ceil(w / 2), 2 c); an odd side is padded with zeros at its end.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, norm: type[nn.Module] = nn.LayerNorm) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * dim)
+        self.norm = norm(4 * dim)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h2 w2 c2"]:
@@ -129,8 +144,11 @@ class Stage(nn.Module):
             VSSBlock(dim, options=options, mlp_ratio=0.0 if is_v0 else 4.0, drop_path=rate) for rate in rates
         )
         self.downsample: nn.Module | None = None
-        if not is_last:
-            self.downsample = PatchMerge(dim) if is_v0 else ConvNorm(dim, 2 * dim, kernel=3, stride=2, padding=1)
+        norm = _conv_norm(config)
+        if is_v0 and not is_last:
+            self.downsample = PatchMerge(dim, norm=norm)
+        elif not is_last:
+            self.downsample = ConvNorm(dim, 2 * dim, kernel=3, stride=2, padding=1, norm=norm)
         self.recompute = config.recompute
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> tuple[Float[Tensor, "b h w c"], Float[Tensor, "b h2 w2 c2"]]:
@@ -174,14 +192,15 @@ class VMamba(nn.Module):
         self.config = config
         self.num_classes = num_classes
         dims = config.dims
+        norm = _conv_norm(config)
         if config.family == "v0":
-            stem: list[nn.Module] = [ConvNorm(in_channels, dims[0], kernel=4, stride=4, padding=0)]
+            stem: list[nn.Module] = [ConvNorm(in_channels, dims[0], kernel=4, stride=4, padding=0, norm=norm)]
         else:
             half = dims[0] // 2
             stem = [
-                ConvNorm(in_channels, half, kernel=3, stride=2, padding=1),
+                ConvNorm(in_channels, half, kernel=3, stride=2, padding=1, norm=norm),
                 nn.GELU(),
-                ConvNorm(half, dims[0], kernel=3, stride=2, padding=1),
+                ConvNorm(half, dims[0], kernel=3, stride=2, padding=1, norm=norm),
             ]
         self.patch_embed = nn.Sequential(*stem)
         total = sum(config.depths)
@@ -215,6 +234,10 @@ class VMamba(nn.Module):
             end, x = stage(x)
             maps.append(end)
         return maps
+
+
+def _conv_norm(config: VMambaConfig) -> type[nn.Module]:
+    return BatchNormLast if config.conv_norm == "batch" else nn.LayerNorm
 
 
 def _initialise(module: nn.Module) -> None:
@@ -350,7 +373,7 @@ def _config_of(layout: Layout) -> VMambaConfig:
 
 
 def _sizes(config: VMambaConfig) -> dict[str, object]:
-    return config.model_dump(include={"family", "dim", "depths", "d_state", "ratio"})
+    return config.model_dump(include={"family", "dim", "depths", "d_state", "ratio", "conv_norm"})
 
 
 def _describe(config: VMambaConfig) -> str:
@@ -358,5 +381,5 @@ def _describe(config: VMambaConfig) -> str:
     depths = ",".join(str(depth) for depth in config.depths)
     return (
         f"VMamba {config.family}{f' ({name})' if name else ''}: dim {config.dim}, depths {depths}, "
-        f"{config.d_state} states, ratio {config.ratio:g}"
+        f"{config.d_state} states, ratio {config.ratio:g}{', batch norms' if config.conv_norm == 'batch' else ''}"
     )

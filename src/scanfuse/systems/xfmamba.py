@@ -33,7 +33,7 @@ Differences from the publication
 * With `load_encoder` the output norm of the last stage starts as the classifier's norm of the checkpoint, which acts
   on the same map; the published code starts it at one and zero.
 * `early` mixes without a bias, which the batch norm behind it would cancel.
-* Separate encoders, the `tiny` preset (with batch norms in the encoder), v0 and timm encoders and missing views are ours.
+* Separate encoders, the `tiny` preset (its encoder has batch norms), v0 and timm encoders, missing views are ours.
 
 Source: Zheng et al., "XFMamba: Cross-Fusion Mamba for Multi-View Medical Image Classification", MICCAI 2025 (arXiv
 2503.02619), and its published code.
