@@ -225,3 +225,11 @@ def test_the_published_split_is_labelled_leaky(head_phantoms: Path, tmp_path: Pa
     assert main(evaluation) == 0
     notes = json.loads((tmp_path / "e" / "evaluation.json").read_text())["notes"]
     assert any(note.startswith("leaky") for note in notes)
+
+
+def test_demo_trains_evaluates_and_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("run", "run-2"):
+        assert main(["demo", "--quick", "--out", str(tmp_path / "demo")]) == 0
+        assert (tmp_path / "demo" / folder / "evaluation" / "test" / "gallery.png").is_file()
+    assert "laplacian" in capsys.readouterr().out
+    assert "no demonstration of xfmamba" in fails(["demo", "xfmamba", "--out", str(tmp_path / "x")], capsys)

@@ -9,6 +9,7 @@ from rich.console import Console
 from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.data import phantoms
+from scanfuse.errors import UserError
 from scanfuse.evaluate import Evaluation, evaluate, print_table
 from scanfuse.files import write_text
 from scanfuse.predict import load
@@ -27,8 +28,12 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     """
     console = Console()
     system_type = systems.load(name)
+    if system_type.phantom not in _SIZES:
+        raise UserError(
+            f"There is no demonstration of {name} yet. Make phantoms with: scanfuse data synth {system_type.phantom} DIR"
+        )
     started = time.perf_counter()
-    cases, slices, size = (6, 1, 64) if quick else (24, 4, 128)
+    cases, slices, size = _SIZES[system_type.phantom][quick]
     data = out / f"data-{cases}x{slices}x{size}"
     if not (data / _DONE).exists():
         console.print(f"Making phantoms of {cases} patients in {data} ...", highlight=False)
@@ -54,6 +59,8 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
 
 
 _DONE = "phantoms.txt"
+_SIZES = {"harvard": ((24, 4, 128), (6, 1, 64))}
+"""Cases, slices and side of the phantoms: for the whole demonstration, and for a quick one."""
 
 
 def _free(path: Path) -> Path:
