@@ -30,7 +30,7 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     system_type = systems.load(name)
     if system_type.phantom not in _SIZES:
         raise UserError(
-            f"There is no demonstration of {name} yet. Make phantoms with: scanfuse data synth {system_type.phantom} DIR"
+            f"There is no demonstration of {name} yet; phantoms: scanfuse data synth {system_type.phantom} DIR"
         )
     started = time.perf_counter()
     cases, slices, size = _SIZES[system_type.phantom][quick]
