@@ -22,8 +22,8 @@ Differences from the publication
 * The SSM's projections are plain parameters, so the model-wide initialisation of linear layers leaves their special
   initial values alone; in the newest published code it overwrites them.
 * `conv_norm="batch"` is ours. A layer norm behind the stem's convolution removes nearly all of an image's local
-  brightness at the start, which large data make up for and small data seem not to: small networks from scratch learned
-  bright spots on 640 images clearly sooner with batch norm (tried at unequal widths, so no figure is given).
+  brightness at the start, which large data make up for and small data seem not to: from scratch, small networks
+  learned bright spots on 640 images clearly sooner with batch norm (tried at unequal widths, so no figure is given).
 
 Source: Liu et al., "VMamba: Visual State Space Model", NeurIPS 2024, and its published code and checkpoints.
 """
