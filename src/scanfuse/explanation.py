@@ -87,7 +87,7 @@ def explain_study(
     Raises:
         UserError: the run does not classify, there is no such study or label.
     """
-    manifest = predictor.classifier.open_data(Path(data))
+    manifest = predictor.classifier.open_data(Path(data), split=False)
     written = []
     for batch in batches_of(predictor, manifest, study)[:MOST_PAIRS]:
         found = explain(predictor, batch, label=label, method=method)

@@ -9,6 +9,7 @@ from scanfuse.data.datasets import open_manifest
 from scanfuse.data.datasets.studies import role_of_view
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
+from scanfuse.data.phantoms import load
 from scanfuse.data.readers import write_image
 from scanfuse.data.studies import Pairing, open_studies, pairs_of, roles_of, study_layouts
 from scanfuse.errors import UserError
@@ -225,3 +226,37 @@ def test_values_that_are_no_target_are_refused() -> None:
 def test_roles_of_a_manifest_in_order(tmp_path: Path) -> None:
     manifest: Manifest = open_studies(make(tmp_path, [*studies(12), "s0,p0,z.png,Oblique,flu,"]))
     assert roles_of(manifest) == ("frontal", "lateral", "oblique")
+
+
+def test_without_a_split_one_patient_is_enough(tmp_path: Path) -> None:
+    """Of every layout: what a prediction opens holds no val, and a patient alone is no error."""
+    make(tmp_path, studies(2))
+    with pytest.raises(UserError, match="Only 1 group"):
+        open_studies(tmp_path)
+    assert list(open_studies(tmp_path, split=False).table["split"]) == ["", ""]
+    for layout, tables in (
+        ("mura", ["train_labeled_studies.csv"]),
+        ("chexpert", ["train.csv"]),
+        ("cbis_ddsm", ["mass_case_description_train_set.csv", "calc_case_description_train_set.csv"]),
+    ):
+        root = tmp_path / layout
+        load(layout).write(root, patients=5, size=48)
+        assert "val" in set(open_studies(root).table["split"])
+        whole = open_studies(root, split=False).table
+        first = whole.loc[whole["split"] == "train", "group"].iloc[0]
+        for name in tables:
+            file = next(root.rglob(name))
+            lines = file.read_text().splitlines()
+            head = [] if layout == "mura" else lines[:1]
+            file.write_text("\n".join(head + [line for line in lines[len(head) :] if first in line]) + "\n")
+        with pytest.raises(UserError, match="Only 1 group"):
+            open_studies(root)
+        alone = open_studies(root, split=False).table
+        assert set(alone["split"]) == {"train", "test"}
+        assert set(alone.loc[alone["split"] == "train", "group"]) == {first}
+
+
+def test_split_is_no_option_of_a_layout(tmp_path: Path) -> None:
+    make(tmp_path, studies(12))
+    with pytest.raises(UserError, match="no option 'split'"):
+        open_studies(tmp_path, options={"split": False})

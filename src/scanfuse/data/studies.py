@@ -77,6 +77,7 @@ def open_studies(
     incomplete: Incomplete = "keep",
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    split: bool = True,
 ) -> Manifest:
     """Finds the layout of `root` and reads it.
 
@@ -86,6 +87,7 @@ def open_studies(
         incomplete: what happens to studies with a single view, or without a view of each role: "keep" or "drop".
         seed: of the split that is made here (validation; everything where nothing is published).
         options: further keyword arguments of that layout's `read`, such as {"uncertain": "ignore"}.
+        split: False makes no split (a published one stays): to predict or explain, one patient must be enough.
 
     Raises:
         UserError: no such folder, no layout fits, an unknown option, or what the adapter finds wrong.
@@ -110,11 +112,12 @@ def open_studies(
     if not module.matches(root):
         raise UserError(f"{root} is not in the layout {layout!r}: expected {module.LAYOUT}.")
     options = dict(options or {})
-    known = [name for name in inspect.signature(module.read).parameters if name not in ("root", "incomplete", "seed")]
+    own = ("root", "incomplete", "seed", "split")
+    known = [name for name in inspect.signature(module.read).parameters if name not in own]
     for name in options:
         if name not in known:
             raise UserError(f"The layout {layout!r} has no option {name!r}; it has {', '.join(known)}.")
-    manifest: Manifest = module.read(root.absolute(), incomplete=incomplete, seed=seed, **options)
+    manifest: Manifest = module.read(root.absolute(), incomplete=incomplete, seed=seed, split=split, **options)
     return manifest
 
 

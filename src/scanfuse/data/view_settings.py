@@ -1,6 +1,9 @@
 """The settings of data of two views per sample: which studies, which pairs, and how a picture becomes a square."""
 
 import inspect
+import types
+import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +16,7 @@ from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.studies import Pairing, open_studies, study_layouts
 from scanfuse.data.views import ViewDataset
+from scanfuse.errors import UserError
 
 __all__ = ["ViewSettings"]
 
@@ -53,10 +57,15 @@ class ViewSettings(Section):
         """How a picture becomes a square."""
         return Fitting(size=self.size, aspect=self.aspect, crop=self.crop, window=self.window)
 
-    def open(self, root: str | Path) -> Manifest:
-        """The studies under `root` with splits; see `open_studies`."""
+    def open(self, root: str | Path, *, split: bool = True) -> Manifest:
+        """The studies under `root`, with splits unless these are not wanted; see `open_studies`."""
         return open_studies(
-            root, self.layout, incomplete=self.incomplete, seed=self.split_seed, options=self._layout_options(root)
+            root,
+            self.layout,
+            incomplete=self.incomplete,
+            seed=self.split_seed,
+            options=self._layout_options(root),
+            split=split,
         )
 
     def dataset(self, manifest: Manifest, labels: Labels, *, train: bool, seed: int) -> ViewDataset:
@@ -76,21 +85,50 @@ class ViewSettings(Section):
         )
 
     def _layout_options(self, root: str | Path) -> dict[str, Any]:
+        """The options with values as the layout's `read` takes them; unknown names are left to `open_studies`."""
         if not self.options:
             return {}
         names = [self.layout] if self.layout != "auto" else [n for n in study_layouts() if _reads(n, Path(root))]
-        parameters = inspect.signature(datasets.adapter(names[0]).read).parameters if names else {}
+        if not names:
+            return {}
+        layout = max(names, key=lambda name: datasets.adapter(name).RANK)
+        parameters = inspect.signature(datasets.adapter(layout).read).parameters
         found: dict[str, Any] = {}
         for text in self.options:
             name, _, value = text.partition("=")
-            is_list = name in parameters and "Sequence" in str(parameters[name].annotation)
-            number = _number(value)
-            found[name] = number if number is not None else value.split("+") if is_list else value
+            found[name] = _value(name, value, parameters[name].annotation) if name in parameters else value
         return found
 
 
 def _reads(name: str, root: Path) -> bool:
     return bool(datasets.adapter(name).matches(root))
+
+
+def _value(name: str, text: str, annotation: Any) -> Any:
+    """The text as a value of the annotated kind: a number, one of a few words, or words joined by "+".
+
+    Raises:
+        UserError: it is none.
+    """
+    kinds = typing.get_args(annotation) if typing.get_origin(annotation) in _UNIONS else (annotation,)
+    words = [word for kind in kinds if typing.get_origin(kind) is Literal for word in typing.get_args(kind)]
+    number = _number(text)
+    if number in words or text in words:
+        return number if number in words else text
+    for kind in kinds:
+        if typing.get_origin(kind) is Sequence:
+            return text.split("+")
+        if kind is str:
+            return text
+        if kind is float and number is not None:
+            return number
+    expected = f"one of {', '.join(map(str, words))}" if words else "a number" if float in kinds else ""
+    if not expected:
+        raise UserError(f"The option {name!r} cannot be given as text; it is for programs.")
+    raise UserError(f"The option {name!r} cannot be {text!r}; it is {expected}.")
+
+
+_UNIONS = (typing.Union, types.UnionType)
 
 
 def _number(text: str) -> int | float | None:

@@ -320,7 +320,7 @@ class System:
 
     def open_data(self, root: Path, *, split: bool = True) -> Manifest:
         folds = self.config.folds
-        manifest = self.config.data.open(root)
+        manifest = self.config.data.open(root, split=split)
         if not folds.folds or not split:
             return manifest
         return with_fold(manifest, self.job.task, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)

@@ -78,6 +78,7 @@ def read(
     shared_patients: Literal["drop", "keep"] = "drop",
     validation_share: float = VALIDATION_SHARE,
     files: Literal["check", "ignore"] = "check",
+    split: bool = True,
 ) -> Manifest:
     """One row per breast, "P_00001-LEFT": columns cc and mlo; further columns laterality, density, abnormality.
 
@@ -92,13 +93,15 @@ def read(
         shared_patients: "drop" leaves out the training rows of patients who are in a test table; "keep" keeps
             them, and a note begins with "leaky".
         validation_share: share of the training breasts that becomes val.
+        split: False cuts no val; rows are left out as ever.
         files: "ignore" reads the tables alone: the paths are those in the tables, and need not exist.
 
     Raises:
         UserError: a table, column, series or file is missing, or a cell holds what it should not.
     """
     kinds = _TYPES if abnormality == "both" else (abnormality,)
-    rows = pd.concat([read_table(root, kind, split) for kind in kinds for split in _SPLITS], ignore_index=True)
+    tables = [read_table(root, kind, published) for kind in kinds for published in _SPLITS]
+    rows = pd.concat(tables, ignore_index=True)
     notes = ["classes: 0 benign, 1 malignant (any abnormality of the breast); the official test tables are test"]
     rows, note = _without_shared(rows, shared_patients)
     notes = [*note, *notes]
@@ -111,10 +114,10 @@ def read(
         studies = [study for study in studies if len({role for role, _ in study.views}) == 2]
     if places is not None:
         check_files(studies)
-    if shared_patients == "drop" or not note:
+    if split and (shared_patients == "drop" or not note):
         strata = [f"{study.target} {study.further['abnormality']}" for study in studies]
         studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
-    else:
+    elif split:
         studies = _hold_out_unshared(studies, validation_share, seed)
     return manifest_of(studies, roles=ROLES, notes=notes)
 

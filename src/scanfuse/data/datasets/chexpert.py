@@ -79,6 +79,7 @@ def read(
     per_label: Mapping[str, str] = PER_LABEL,
     blank: Literal["zeros", "ignore"] = "zeros",
     validation_share: float = VALIDATION_SHARE,
+    split: bool = True,
 ) -> Manifest:
     """One row per study: columns frontal, frontal_2, ..., lateral, ...; further columns sex, age and projection.
 
@@ -94,6 +95,7 @@ def read(
         per_label: finding -> "ones", "zeros" or "ignore".
         blank: what an empty value means.
         validation_share: share of the train studies that becomes val.
+        split: False cuts no val.
 
     Raises:
         UserError: a csv file, column or image is missing, a value is not 1, 0, -1 or blank, or an unknown finding.
@@ -116,7 +118,8 @@ def read(
             raise UserError(f"{home} has no study with a frontal and a lateral image; keep incomplete studies.")
     check_files(studies)
     strata = [str(min(4, study.target.count("=1"))) for study in studies]
-    studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
+    if split:
+        studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
     return manifest_of(studies, roles=ROLES, notes=notes)
 
 

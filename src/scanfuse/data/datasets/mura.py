@@ -50,6 +50,7 @@ def read(
     seed: int = 0,
     parts: Sequence[str] = (),
     validation_share: float = VALIDATION_SHARE,
+    split: bool = True,
 ) -> Manifest:
     """One row per study, views in the order of their image numbers; a further column "part" such as WRIST.
 
@@ -61,6 +62,7 @@ def read(
         seed: of the validation cut.
         parts: body parts to read, such as ("WRIST",); all seven if empty.
         validation_share: share of the train studies that becomes val.
+        split: False cuts no val.
 
     Raises:
         UserError: a csv file or image is missing, a line is odd, or a patient is in train and valid.
@@ -83,7 +85,8 @@ def read(
         studies = [study for study in studies if len(study.views) > 1]
     check_files(studies)
     strata = [f"{study.further['part']} {study.target}" for study in studies]
-    studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
+    if split:
+        studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
     return manifest_of(studies, roles=ROLES, notes=notes)
 
 

@@ -65,6 +65,7 @@ def read(
     path: str = "",
     view: str = "",
     validation_share: float = VALIDATION_SHARE,
+    split: bool = True,
 ) -> Manifest:
     """One row per study, a column per view; further columns of the file stay where they agree within a study.
 
@@ -80,6 +81,7 @@ def read(
         positive: classes that count as 1, all others as 0, such as ("COVID-19",); makes the target binary.
         study, group, path, view: column names, where they are not the usual ones.
         validation_share: share of the train studies that becomes val, where the file has train and test only.
+        split: False makes no split; a filled column stays.
 
     Raises:
         UserError: a column or file is missing, a cell is empty, a study has two patients or two targets, a split is
@@ -104,7 +106,7 @@ def read(
         if not studies:
             raise UserError(f"{file} has no study with two views; keep incomplete studies.")
     check_files(studies)
-    studies, more = _split(file, studies, validation_share, seed)
+    studies, more = _split(file, studies, validation_share, seed, make=split)
     note = f"target: {', '.join(targets) or 'none'}" + (f"; 1 = {', '.join(positive)}" if positive else "")
     return manifest_of(studies, roles=roles, notes=[*notes, note, *more])
 
@@ -274,13 +276,15 @@ def _is_complete(study: Study, roles: Sequence[str]) -> bool:
 
 
 def _split(
-    file: Path, studies: list[Study], validation_share: float, seed: int
+    file: Path, studies: list[Study], validation_share: float, seed: int, *, make: bool
 ) -> tuple[list[Study], tuple[str, ...]]:
     splits = [study.split.lower() for study in studies]
     splits = ["val" if split in ("valid", "validation") else split for split in splits]
     filled = sum(bool(split) for split in splits)
     strata = [study.target if study.target and "=" not in study.target else "" for study in studies]
     if filled == 0:
+        if not make:
+            return studies, ()
         by_group = split_groups([study.group for study in studies], strata, FRACTIONS, seed)
         return [_with_split(study, by_group[study.group]) for study in studies], ()
     if filled < len(studies):
@@ -291,7 +295,7 @@ def _split(
     if wrong:
         raise UserError(f"{file} has the split {wrong[0]!r}; use train, val or test.")
     studies = [_with_split(study, split) for study, split in zip(studies, splits, strict=True)]
-    if "val" in splits or "train" not in splits:
+    if "val" in splits or "train" not in splits or not make:
         return studies, ()
     studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
     return studies, ("val was cut from the given train rows by group",)
