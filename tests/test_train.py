@@ -13,6 +13,7 @@ from torch import nn
 from scanfuse import config, systems, train
 from scanfuse.config import TrainConfig
 from scanfuse.errors import UserError
+from scanfuse.non_finite import first_non_finite
 from scanfuse.run import Run, open_run
 
 SYSTEM = "clinicalfmamba"
@@ -150,9 +151,9 @@ def test_the_first_bad_activation_is_named() -> None:
             return {"loss": self.model(batch["x"]).sum()}
 
     tiny: Any = Tiny()
-    assert train.first_non_finite(tiny, {"x": torch.tensor([-1.0])}) == "the output of 1.0 (_Log)"
+    assert first_non_finite(tiny, {"x": torch.tensor([-1.0])}) == "the output of 1.0 (_Log)"
     bad = {"x": torch.tensor([float("inf")]), "meta": [{"id": "16003"}]}
-    assert train.first_non_finite(tiny, bad) == "the input 'x' (samples 16003)"
+    assert first_non_finite(tiny, bad) == "the input 'x' (samples 16003)"
 
 
 class _Log(nn.Module):

@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from scanfuse.data.manifest import Manifest
 from scanfuse.doctor import environment
 from scanfuse.errors import UserError
 from scanfuse.layers.ssm import without_weight_decay
+from scanfuse.non_finite import first_non_finite
 from scanfuse.progress import Progress
 from scanfuse.run import Run, create_run, open_run
 from scanfuse.tasks.classify import Scored, parse_targets
@@ -82,11 +83,26 @@ def train(config: Any, data: str | Path, out: str | Path, *, quiet: bool = False
     if isinstance(system, systems.Classifier):
         started_from = system.start()
         _log.warning(started_from)  # also where --quiet hides the progress: random weights are never used in silence
-    run = create_run(out)
+    training = _Training(system, manifest, Run(Path(out)), Path(data), quiet, started_from)
+    run = create_run(out)  # after all that the data and the settings can be refused for
     run.save_config(config)
     run.save_split(manifest)
     run.save_json("environment.json", environment())
-    return _Training(system, manifest, run, Path(data), quiet, started_from).fit()
+    try:
+        return training.fit()
+    except UserError:
+        _remove_if_empty_handed(run)
+        raise
+
+
+def _remove_if_empty_handed(run: Run) -> None:
+    """Removes the description of a run that failed before anything was learned: it would only be in the way."""
+    if run.checkpoint_file.exists() or run.weights_file.exists():
+        return
+    for name in ("config.yaml", "split.csv", "environment.json"):
+        (run.path / name).unlink(missing_ok=True)
+    if not any(run.path.iterdir()):
+        run.path.rmdir()
 
 
 def resume(path: str | Path, data: str | Path | None = None, *, quiet: bool = False) -> Run:
@@ -138,9 +154,10 @@ class _Training:
         self.val_data = system.dataset(manifest.subset("val"), train=False)
         self.drawing: np.ndarray | None = None  # how likely each training sample is drawn; None: once per epoch
         if isinstance(system, systems.Classifier):
+            targets, known = _known_targets(self.train_data.targets, system, "training")
+            _known_targets(self.val_data.targets, system, "validation")
             system.job.weigh(self.train_data.targets)
             if system.config.sampling.sampling:
-                targets, known = parse_targets(self.train_data.targets, system.job.task)
                 self.drawing = sampling_weights(targets, known, system.job.task)
         # A second run in the same process may ask for another precision; accelerate keeps it in a singleton.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -164,7 +181,8 @@ class _Training:
         remaining = self.settings.epochs - self.state.epoch
         total = remaining * self.batches_per_epoch - self.state.step_in_epoch
         with self._stop_on_interrupt(), Progress(total, quiet=self.quiet) as progress:
-            while self.state.epoch < self.settings.epochs:
+            # A run that ended early stays as it is when it is continued.
+            while self.state.epoch < self.settings.epochs and not self._patience_is_over():
                 self._train_epoch(progress)
                 self._validate(progress)
                 self.state.epoch += 1
@@ -174,7 +192,10 @@ class _Training:
                 self._save()
                 if self._patience_is_over():
                     progress.note(f"no improvement for {self.settings.patience} epochs: stopped")
-                    break
+            if self.state.best_epoch < 0:
+                raise UserError(
+                    "The validation loss was never finite, so nothing is kept: lower --lr or set --precision fp32."
+                )
             if isinstance(self.system, systems.Classifier):
                 progress.note(self._decide(self.system))
         return self.run
@@ -287,6 +308,8 @@ class _Training:
         if isinstance(self.system, systems.Classifier):
             row |= {f"val_{name}": value for name, value in self.system.job.validation(results).items()}
             criterion = self.system.job.criterion(row)
+            if state.epoch == 0 and self.system.job.selected_by(row) != self.system.job.settings.select_by:
+                progress.note("The validation studies show one outcome only: the best epoch is picked by their loss.")
         improved = criterion < state.best
         if improved:
             state.best, state.best_epoch = criterion, state.epoch + 1
@@ -298,11 +321,15 @@ class _Training:
     def _record(self, row: dict[str, float]) -> dict[str, Any]:
         import scanfuse
 
+        selection: dict[str, str] = {}
+        if isinstance(self.system, systems.Classifier):
+            selection = {"selected_by": self.system.job.selected_by(row)}
         return {
             "system": self.system.config.system,
             "scanfuse": scanfuse.__version__,
             "parameters": sum(p.numel() for p in self.system.model.parameters()),
             "best_epoch": self.state.best_epoch,
+            **selection,
             "validation": {key: value for key, value in row.items() if key.startswith("val_")},
             "samples": self.manifest.describe(),
             "data": str(self.source),
@@ -312,7 +339,7 @@ class _Training:
         }
 
     def _patience_is_over(self) -> bool:
-        waited = self.state.epoch - self.state.best_epoch
+        waited = self.state.epoch - max(self.state.best_epoch, 0)
         return bool(self.settings.patience) and waited >= self.settings.patience
 
     def _save(self) -> None:
@@ -367,7 +394,7 @@ class _Training:
         culprit = first_non_finite(self.system, batch)
         return (
             f"The loss is not finite in {where}: the first bad tensor is {culprit}. Lower --lr, set --clip 1 or "
-            f"--precision fp32. The last whole epoch is kept in {self.run.path}."
+            f"--precision fp32. {self._what_is_kept()}"
         )
 
     def _explain_gradient(self) -> str:
@@ -379,8 +406,21 @@ class _Training:
         return (
             f"The gradient is not finite in epoch {self.state.epoch + 1}: the first bad tensor is the gradient of "
             f"{names[0] if names else 'an unnamed parameter'}. Lower --lr or set --precision fp32. "
-            f"The last whole epoch is kept in {self.run.path}."
+            f"{self._what_is_kept()}"
         )
+
+    def _what_is_kept(self) -> str:
+        if self.run.checkpoint_file.exists():
+            return f"The last whole epoch is kept in {self.run.path}."
+        return "No epoch was finished, so nothing is kept."
+
+
+def _known_targets(texts: Sequence[str], system: systems.Classifier, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and masks of a data set; without a single known one nothing could be learned or chosen."""
+    targets, known = parse_targets(texts, system.job.task)
+    if not known.any():
+        raise UserError(f"No {name} study has a known target: check the column with the targets, or the split.")
+    return targets, known
 
 
 class _LossModule(nn.Module):
@@ -450,33 +490,3 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
         else:
             moved[key] = to_device(value, device) if isinstance(value, dict) else value
     return moved
-
-
-@torch.no_grad()
-def first_non_finite(system: systems.System, batch: dict[str, Any]) -> str:
-    """Names the first tensor that is not finite: an input, a parameter, a module's output or a part of the loss."""
-    for name, value in batch.items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
-            ids = [meta["id"] for meta in batch.get("meta", [])]
-            return f"the input {name!r} (samples {', '.join(map(str, ids))})"
-    for name, parameter in system.model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            return f"the parameter {name}"
-    found: list[str] = []
-
-    def look(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            tensors = output if isinstance(output, tuple | list) else [output]
-            if not found and any(isinstance(t, Tensor) and not torch.isfinite(t).all() for t in tensors):
-                found.append(f"the output of {name or 'the model'} ({type(module).__name__})")
-
-        return hook
-
-    handles = [module.register_forward_hook(look(name)) for name, module in system.model.named_modules()]
-    try:
-        parts = system.loss(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    bad = [name for name, value in parts.items() if not torch.isfinite(value)]
-    return found[0] if found else f"the loss term {bad[0]!r}" if bad else "not reproducible (lower precision)"

@@ -9,6 +9,7 @@ in the run folder is complete and a run predicts without its training data.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,8 @@ from scanfuse.tasks.classify_loss import ClassificationLoss, check_loss, class_w
 __all__ = ["DECISION_FILE", "Job", "TaskConfig", "task_of", "write_decided"]
 
 DECISION_FILE = "decision.json"
+
+_log = logging.getLogger(__name__)
 
 
 class TaskConfig(Section):
@@ -116,10 +119,14 @@ class Job:
 
     def criterion(self, row: Mapping[str, float]) -> float:
         """The number that the best epoch makes smallest; the loss where the AUROC is not defined."""
-        auroc = row.get("val_auroc", float("nan"))
+        if self.selected_by(row) == "loss":
+            return row["val_loss"]
         # AUROC ties are common with few studies; among equals the smaller loss is the better epoch.
-        by_auroc = self.settings.select_by == "auroc" and np.isfinite(auroc)
-        return -auroc + 1e-6 * min(row["val_loss"], 100.0) if by_auroc else row["val_loss"]
+        return -row["val_auroc"] + 1e-6 * min(row["val_loss"], 100.0)
+
+    def selected_by(self, row: Mapping[str, float]) -> Literal["auroc", "loss"]:
+        """Which value of a row of the history `criterion` looks at: as the settings say, if it is defined."""
+        return self.settings.select_by if np.isfinite(row.get("val_auroc", float("nan"))) else "loss"
 
     def decide(self, results: Sequence[Scored]) -> Decision:
         """Fits temperature and thresholds on the validation samples and keeps them."""
@@ -138,6 +145,7 @@ class Job:
         """
         path = folder / DECISION_FILE
         if not path.is_file():
+            _log.warning("%s is missing: nothing was fitted on validation, thresholds are 0.5.", path)
             return
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
