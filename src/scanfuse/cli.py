@@ -383,7 +383,7 @@ def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
     """Predictors by the name of their folder, or by the whole path where two folders share a name."""
     from scanfuse.predict import load
 
-    names = [run.name for run in runs]
+    names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]
     if len(set(names)) < len(names):

@@ -6,6 +6,7 @@ map, which belongs to no view, is shown on each. The ablation runs the model onc
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,38 @@ from scanfuse.explain.overlay import panel, write_overlay, write_panel
 from scanfuse.explain.placement import place
 from scanfuse.files import atomic_path, write_text
 from scanfuse.predict import Predictor
-from scanfuse.tasks.classify import Scored, one_logit
+from scanfuse.tasks.classify import Scored
 from scanfuse.train import to_device
 
-__all__ = ["Explanation", "batches_of", "explain", "explain_study", "picture", "write_examples"]
+__all__ = [
+    "Explanation",
+    "Outcome",
+    "batches_of",
+    "explain",
+    "explain_study",
+    "outcome_of",
+    "picture",
+    "study_result",
+    "write_examples",
+]
 
 MOST_PAIRS = 6
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is explained: an output of the network, or that it is not so (`against`), and what a reader calls it."""
+
+    column: int
+    against: bool
+    name: str
+
+    def probability(self, result: Scored) -> float:
+        """Of the outcome, for a calibrated result."""
+        p = float(result.probabilities[self.column])
+        return 1 - p if self.against else p
 
 
 @dataclass(frozen=True)
@@ -41,14 +68,14 @@ class Explanation:
     Attributes:
         result: the calibrated result.
         outcome: what the maps speak for, such as "positive" or "not positive".
-        probability: of that outcome.
+        probability: of that outcome, for this pair.
         pixels: view -> the original picture.
         heats: view -> name of the map ("view", "fused") -> (H, W) in [0, 1], the size of the picture.
         without: view -> probability of the outcome without that view; empty where the other one is missing.
     """
 
     result: Scored
-    outcome: str
+    outcome: Outcome
     probability: float
     pixels: dict[str, np.ndarray]
     heats: dict[str, dict[str, np.ndarray]]
@@ -81,22 +108,27 @@ def explain_study(
         study: its id.
         out: folder; gets `<pair>/panel.png`, one overlay per view and map in the size of the picture, and
             `<pair>/explanation.json`.
-        label: what to explain; None: the outcome that the study is called.
+        label: what to explain; None: what the study as a whole is called, see `outcome_of`.
         method: gradcam or hirescam.
 
     Raises:
         UserError: the run does not classify, there is no such study or label.
     """
     manifest = predictor.classifier.open_data(Path(data), split=False)
+    batches = batches_of(predictor, manifest, study)
+    whole = study_result(predictor, batches)
+    outcome = outcome_of(predictor.classifier, whole, label)
+    if len(batches) > MOST_PAIRS:
+        _log.warning("%s has %d pairs of views; the first %d are explained.", study, len(batches), MOST_PAIRS)
     written = []
-    for batch in batches_of(predictor, manifest, study)[:MOST_PAIRS]:
-        found = explain(predictor, batch, label=label, method=method)
+    for batch in batches[:MOST_PAIRS]:
+        found = explain(predictor, batch, outcome, method=method)
         folder = Path(out) / found.result.id.replace("/", "_")
         for view, heats in found.heats.items():
             for name, heat in heats.items():
                 write_overlay(folder / f"{view}_{name}.png", found.pixels[view], heat)
         write_panel(folder / "panel.png", found.pixels, found.heats, captions=found.captions)
-        write_text(folder / "explanation.json", json.dumps(_plain(found), indent=2) + "\n")
+        write_text(folder / "explanation.json", json.dumps(_plain(found, whole), indent=2) + "\n")
         written.append(folder / "panel.png")
     return written
 
@@ -112,27 +144,59 @@ def batches_of(predictor: Predictor, manifest: Manifest, study: str) -> list[dic
     return [predictor.system.collate([data[index]]) for index in range(len(data))]
 
 
+def study_result(predictor: Predictor, batches: Sequence[dict[str, Any]]) -> Scored:
+    """The calibrated result of a study from all its pairs."""
+    system = predictor.classifier
+    raw = [result for batch in batches for result in system.results(to_device(batch, predictor.device))]
+    return system.job.decided(raw)[0]
+
+
+def outcome_of(system: systems.Classifier, result: Scored, label: str | None = None) -> Outcome:
+    """What there is to explain about a calibrated result.
+
+    A label that is asked for. Otherwise what the result is called: the class; for one label whether it is given; of
+    several labels the most probable one of those given, or that the most probable of all is not given.
+
+    Raises:
+        UserError: there is no such label.
+    """
+    labels = list(system.job.task.labels)
+    if label is not None:
+        if label not in labels:
+            raise UserError(f"There is no label {label!r}; the run predicts {', '.join(labels)}.")
+        return Outcome(labels.index(label), False, label)
+    called = [labels.index(name) for name in system.job.decision.called(result)]
+    column = max(called or range(len(labels)), key=lambda index: result.probabilities[index])
+    return _called(system, result, column)
+
+
+def _called(system: systems.Classifier, result: Scored, column: int) -> Outcome:
+    """Whether the result is called that label, as an outcome."""
+    name = system.job.task.labels[column]
+    is_called = name in system.job.decision.called(result)
+    return Outcome(column, not is_called, name if is_called else f"not {name}")
+
+
 def explain(
-    predictor: Predictor, batch: dict[str, Any], *, label: str | None = None, method: Method = "gradcam"
+    predictor: Predictor, batch: dict[str, Any], outcome: Outcome, *, method: Method = "gradcam"
 ) -> Explanation:
     """Maps and ablation of a batch of one pair; see `explain_study`."""
     system = predictor.classifier
     batch = to_device(batch, predictor.device)
     meta = batch["meta"][0]
     result = system.predict(batch)[0]
-    column, against, outcome = _outcome(system, result, label)
 
     def probability(views: frozenset[str]) -> Tensor:
-        logits = one_logit(system.logits(batch, without=frozenset(present) - views), system.job.task)
-        values = system.job.decision.apply(system.job.results(logits, batch))
-        column_values = torch.tensor([[value.probabilities[column]] for value in values])
-        return 1 - column_values if against else column_values
+        # As any other prediction, test-time flips included, of the sample with these views alone.
+        flags = {name: flag & (name in views) for name, flag in batch["present"].items()}
+        return torch.tensor([[outcome.probability(value)] for value in system.predict({**batch, "present": flags})])
 
     present = [name for name in system.modalities if bool(batch["present"][name][0])]
     without: dict[str, float] = {}
     if len(present) > 1:
         without = {view: float(value) for view, value in view_ablation(probability, present).without.items()}
-    maps = {name: value[0] for name, value in system.evidence(batch, output(column, against=against), method).items()}
+    target = output(outcome.column, against=outcome.against)
+    maps = {name: value[0] for name, value in system.evidence(batch, target, method).items()}
     own = scaled_together({name: value for name, value in maps.items() if name in present})
     joint = scaled_together({name: value for name, value in maps.items() if name not in system.modalities})
     pixels = {name: read_image(meta["paths"][name]).pixels for name in present}
@@ -141,8 +205,7 @@ def explain(
         placement = meta["placements"][name]
         heats[name] = {"view": place(own[name].cpu(), placement)} if name in own else {}
         heats[name] |= {title: place(value.cpu(), placement) for title, value in joint.items()}
-    p = float(result.probabilities[column])
-    return Explanation(result, outcome, 1 - p if against else p, pixels, heats, without)
+    return Explanation(result, outcome, outcome.probability(result), pixels, heats, without)
 
 
 def picture(found: Explanation, height: int = 220) -> np.ndarray:
@@ -160,9 +223,14 @@ def write_examples(
         manifest: the studies.
         results: calibrated, one per study.
         out: folder of the evaluation.
-        count: at most so many; 0 writes nothing.
+        count: at most so many; 0 writes none. Earlier ones are removed.
     """
     system = predictor.classifier
+    # Those of an earlier evaluation, of other samples perhaps, must not stand beside the new numbers.
+    (out / "examples.json").unlink(missing_ok=True)
+    for kind in ("right", "wrong"):
+        for old in (out / "examples").glob(f"{kind}_*.png"):
+            old.unlink()
     judged = [found for result in results for found in _judged(system, result)]
     judged.sort(key=lambda found: -found[2])
     examples = []
@@ -172,14 +240,15 @@ def write_examples(
             if is_right != right or result.id in taken or len(taken) >= (count + right) // 2:
                 continue
             taken.add(result.id)
-            label = None if system.job.task.kind == "binary" else system.job.task.labels[column]
-            batch = batches_of(predictor, manifest, result.id)[0]
-            found = explain(predictor, batch, label=label)
+            outcome = _called(system, result, column)
+            batches = batches_of(predictor, manifest, result.id)
+            found = explain(predictor, batches[0], outcome)
             name = f"examples/{'right' if right else 'wrong'}_{len(taken)}.png"
             with atomic_path(out / name) as temporary:
                 PillowImage.fromarray(picture(found)).save(temporary, format="PNG")
             truth = _truth(system, result, column)
-            text = f"{truth}; called {found.outcome} with probability {found.probability:.2f}"
+            text = f"{truth}; called {outcome.name} with probability {outcome.probability(result):.2f}"
+            text += f"; shown is the first of {len(batches)} pairs of views" if len(batches) > 1 else ""
             examples.append({"id": result.id, "right": right, "text": text, "file": name})
     if examples:
         write_text(out / "examples.json", json.dumps({"examples": examples}, indent=2) + "\n")
@@ -208,27 +277,14 @@ def _truth(system: systems.Classifier, result: Scored, column: int) -> str:
     return f"is {'' if result.target[column] else 'not '}{task.labels[column]}"
 
 
-def _outcome(system: systems.Classifier, result: Scored, label: str | None) -> tuple[int, bool, str]:
-    """Which output is explained, whether what speaks against it is, and the outcome's name."""
-    labels: Sequence[str] = system.job.task.labels
-    if label is not None:
-        if label not in labels:
-            raise UserError(f"There is no label {label!r}; the run predicts {', '.join(labels)}.")
-        return list(labels).index(label), False, label
-    if system.job.task.kind == "binary":
-        called = bool(system.job.decision.called(result))
-        return 0, not called, labels[0] if called else f"not {labels[0]}"
-    column = int(np.argmax(result.probabilities))
-    return column, False, labels[column]
-
-
-def _plain(found: Explanation) -> dict[str, Any]:
+def _plain(found: Explanation, study: Scored) -> dict[str, Any]:
     return {
         "id": found.result.id,
         "study": found.result.study,
         "group": found.result.group,
-        "outcome": found.outcome,
+        "outcome": found.outcome.name,
         "probability": found.probability,
+        "probability_of_study": found.outcome.probability(study),
         "without_view": found.without,
         "drop_of_view": {view: found.probability - value for view, value in found.without.items()},
         "maps": {view: sorted(heats) for view, heats in found.heats.items()},

@@ -36,5 +36,9 @@ def import_vmamba(file: str | Path, out: str | Path, *, section: Section = "auto
     model, report = read_checkpoint(file, section=section)
     with atomic_path(out / "weights.safetensors") as temporary:
         save_file(model.state_dict(), temporary)
-    write_yaml(model.config, out / "config.yaml")
+    try:
+        write_yaml(model.config, out / "config.yaml")
+    except UserError:
+        (out / "weights.safetensors").unlink(missing_ok=True)  # half an import would be refused as one
+        raise
     return report

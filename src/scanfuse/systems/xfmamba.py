@@ -374,14 +374,22 @@ class System:
     def evidence(
         self, batch: dict[str, Any], target: Target, method: Method = "gradcam"
     ) -> dict[str, Float[Tensor, "b h w"]]:
-        """Grad-CAM of every tap of the model: `view_a`, `view_b` for the views' maps, `fused` for the joint one."""
-        return grad_cam(
+        """Grad-CAM of every tap of the model: `view_a`, `view_b` for the views' maps, `fused` for the joint one.
+
+        `single` looks at one view of each sample; the map of the other one is zero.
+        """
+        maps = grad_cam(
             self.model,
             self.model.taps,
             lambda: one_logit(self.logits(batch), self.job.task),
             target,
             method=method,
         )
+        if self.config.model.fusion == "single":
+            of_a = _by_sample(batch["present"]["view_a"])[:, 0]
+            seen, nothing = maps["view_a"], torch.zeros_like(maps["view_a"])
+            maps = {"view_a": torch.where(of_a, seen, nothing), "view_b": torch.where(of_a, nothing, seen)}
+        return maps
 
 
 def _output_counts(task: Task) -> tuple[int, ...]:
