@@ -1,5 +1,6 @@
 """Overlays: what is transparent, what is coloured, and the files."""
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
@@ -50,13 +51,53 @@ def test_files_keep_the_size_of_the_picture(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["view.png"]
 
 
-def test_the_panel_keeps_the_aspect_of_each_view(tmp_path):
-    pictures = {"frontal": np.zeros((200, 100), np.uint8), "lateral": np.full((50, 100), 200, np.uint8)}
+def test_colours_are_those_of_the_equation():
+    random = np.random.default_rng(0)
+    pixels, heat = random.integers(0, 256, (9, 7), dtype=np.uint8), random.random((9, 7)).astype(np.float32)
+    colour = matplotlib.colormaps["turbo"](0.88 * heat)[..., :3] * 255
+    expected = pixels[..., None] + 0.6 * heat[..., None] * (colour - pixels[..., None])
+    assert np.abs(overlay(pixels, heat) - expected).max() < 3  # 256 steps of colour
+    assert pixels.dtype == np.uint8 and (to_picture(pixels)[..., 0] == pixels).all()
+
+
+def test_a_picture_in_colour_is_not_painted_on():
+    pixels = np.full((3, 4, 3), 90, np.uint8)
+    overlay(pixels, np.ones((3, 4), np.float32))
+    assert (pixels == 90).all()
+
+
+def test_the_panel_keeps_the_aspect_of_each_view_and_its_columns_stand_in_line(tmp_path):
+    pictures = {"frontal": np.full((200, 100), 10, np.uint8), "lateral": np.full((50, 100), 200, np.uint8)}
     heats = {view: {"view": np.zeros(p.shape), "fused": np.zeros(p.shape)} for view, p in pictures.items()}
     write_panel(tmp_path / "panel.png", pictures, heats, captions={"frontal": "frontal: +0.42"}, height=80)
     with PillowImage.open(tmp_path / "panel.png") as image:
         shown = np.asarray(image)
     row = 22 + 80
-    assert shown.shape[0] == 2 * row + 6  # a caption over each row, a gap between them
+    assert shown.shape[0] == 2 * (row + 6) + 22  # a caption over each row, a gap below, the scale of colours
     assert shown.shape[1] == 3 * 160 + 2 * 6  # the wide view twice as wide as high, three times
-    assert (shown[row + 6 + 22 + 5, 5] == 200).all() and (shown[row + 6 + 22 + 5, 160 + 2] == 255).all()
+    lateral, frontal = shown[row + 6 + 22 + 5], shown[22 + 5]
+    assert (lateral[5] == 200).all() and (lateral[160 + 2] == 255).all()
+    for column in range(3):
+        left = column * 166
+        assert (lateral[left : left + 160] == 200).all()
+        assert (frontal[left + 61 : left + 99] == 10).all()  # 40 wide, in the middle of its column
+        assert (frontal[left : left + 58] == 255).all() and (frontal[left + 102 : left + 160] == 255).all()
+
+
+def test_the_panel_shows_each_map_where_it_is_and_says_that_a_map_is_zero():
+    pixels = np.full((400, 400), 100, np.uint8)
+    heat = np.zeros((400, 400), np.float32)
+    heat[:, 200:] = 1
+    nothing = np.zeros_like(heat)
+    shown = panel({"a": pixels}, {"a": {"own": heat, "joint": nothing}}, titles={"own": "own"}, height=100)
+    own = shown[22:122, 106:206].astype(int)
+    assert (own[:, :48] == 100).all()
+    assert (own[:, 52:, 0] > 160).all() and (own[:, 52:, 2] < 60).all()  # red where the heat is
+    assert (shown[22:122, 212:312] == 100).all()
+    said = panel({"a": pixels}, {"a": {"own": heat, "joint": heat}}, height=100)
+    assert (shown[:22, 212:312] != said[:22, 212:312]).any() and (shown[:22, :206] == said[:22, :206]).all()
+    scale = shown[128:].astype(int)
+    assert scale.shape[0] == 22 and (scale.max(axis=-1) - scale.min(axis=-1)).max() > 100  # in colour
+    assert panel({"a": pixels}, {}, height=100).shape == (122, 100, 3)  # no map, no scale
+    with pytest.raises(ValueError, match="place the map first"):
+        panel({"a": pixels}, {"a": {"own": heat[:100]}})

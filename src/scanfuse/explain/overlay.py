@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
@@ -18,6 +18,9 @@ _HOTTEST = 0.88
 """Where the colours end: beyond it they darken, and the strongest heat would look like a hole."""
 _CAPTION = 22
 _GAP = 6
+_FONT = 13
+_SCALE = (160, 10)
+"""Width and height of the scale of colours under a panel."""
 
 
 def to_picture(pixels: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
@@ -58,14 +61,20 @@ def overlay(
     Raises:
         ValueError: the sizes differ, or the heat leaves [0, 1].
     """
-    picture = to_picture(pixels)
-    if heat.shape != picture.shape[:2]:
-        raise ValueError(f"the heat is {heat.shape}, the picture {picture.shape[:2]}; place the map first")
-    if not 0 <= float(heat.min()) <= float(heat.max()) <= 1 + 1e-6:
-        raise ValueError(f"the heat runs from {heat.min()} to {heat.max()}; scale it to 0..1")
-    colour = matplotlib.colormaps[_COLOURS](_HOTTEST * heat)[..., :3] * 255
-    alpha = strongest * heat[..., None]
-    return np.rint((1 - alpha) * picture + alpha * colour).astype(np.uint8)
+    picture = to_picture(pixels).copy()
+    _check(heat, picture.shape[:2])
+    step = np.rint(heat * 255).astype(np.uint8)
+    alpha = strongest * heat.astype(np.float32)
+    # Channel by channel: films have 20 million pixels.
+    for channel, colours in enumerate(_palette().T):
+        plain = picture[..., channel].astype(np.float32)
+        picture[..., channel] = np.rint(plain + alpha * (colours[step] - plain))
+    return picture
+
+
+def _palette() -> Float32[np.ndarray, "256 3"]:
+    """The colours of heat 0 to 1 in 256 steps, 0 to 255."""
+    return np.asarray(matplotlib.colormaps[_COLOURS](np.linspace(0, _HOTTEST, 256))[:, :3] * 255, np.float32)
 
 
 def panel(
@@ -73,14 +82,18 @@ def panel(
     heats: Mapping[str, Mapping[str, np.ndarray]],
     *,
     captions: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] | None = None,
     height: int = 320,
 ) -> UInt8[np.ndarray, "rows columns 3"]:
-    """One row per view: the picture, then each of its heat maps; pictures keep their aspect.
+    """One row per view: the picture, then each of its heat maps, in columns; under them the scale of the colours.
+
+    Pictures keep their aspect. A map that is zero everywhere is said to be so: it looks like the picture.
 
     Args:
         pictures: view -> pixels, see `to_picture`.
         heats: view -> name of the map ("view", "fused") -> (H, W) in [0, 1].
         captions: view -> text over its picture, such as "frontal: -0.31 without"; the view's name if None.
+        titles: name of a map -> text over it; the name if None.
         height: of every picture in the panel, in pixels.
 
     Raises:
@@ -90,12 +103,27 @@ def panel(
         raise ValueError("there is no picture to show")
     rows = []
     for view, pixels in pictures.items():
-        cells = [_cell(to_picture(pixels), (captions or {}).get(view, view), height)]
-        cells += [_cell(overlay(pixels, heat), name, height) for name, heat in heats.get(view, {}).items()]
-        rows.append(np.concatenate([part for cell in cells for part in (cell, _space(cell.shape[0]))][:-1], axis=1))
-    width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, _GAP), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    return np.concatenate(padded)[:-_GAP]
+        small = _resized(to_picture(pixels), height)
+        row = [_captioned(small, (captions or {}).get(view, view))]
+        for name, heat in heats.get(view, {}).items():
+            _check(heat, pixels.shape[:2])
+            text = (titles or {}).get(name, name) + ("" if heat.any() else ": zero")
+            row.append(_captioned(overlay(small, _shrunk(heat, small.shape[:2])), text))
+        rows.append(row)
+    widths = [max(row[k].shape[1] for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
+    lines = []
+    for row in rows:
+        cells = [_centred(cell, width) for cell, width in zip(row, widths, strict=False)]
+        line = np.concatenate([part for cell in cells for part in (cell, _space(cell.shape[0], _GAP))][:-1], axis=1)
+        lines += [line, _space(_GAP, line.shape[1])]
+    total = max(line.shape[1] for line in lines)
+    if any(heats.values()):
+        scale = _scale()
+        total = max(total, scale.shape[1])
+        lines.append(np.concatenate([_space(scale.shape[0], total - scale.shape[1]), scale], axis=1))
+    else:
+        lines.pop()
+    return np.concatenate([np.pad(a, ((0, 0), (0, total - a.shape[1]), (0, 0)), constant_values=255) for a in lines])
 
 
 def write_overlay(path: str | Path, pixels: np.ndarray, heat: Float[np.ndarray, "h w"]) -> None:
@@ -109,25 +137,63 @@ def write_panel(
     heats: Mapping[str, Mapping[str, np.ndarray]],
     *,
     captions: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] | None = None,
     height: int = 320,
 ) -> None:
     """Writes `panel` as PNG."""
-    _write(path, panel(pictures, heats, captions=captions, height=height))
+    _write(path, panel(pictures, heats, captions=captions, titles=titles, height=height))
 
 
-def _cell(picture: np.ndarray, text: str, height: int) -> np.ndarray:
+def _check(heat: np.ndarray, shape: tuple[int, ...]) -> None:
+    if heat.shape != shape:
+        raise ValueError(f"the heat is {heat.shape}, the picture {shape}; place the map first")
+    if not 0 <= float(heat.min()) <= float(heat.max()) <= 1 + 1e-6:
+        raise ValueError(f"the heat runs from {heat.min()} to {heat.max()}; scale it to 0..1")
+
+
+def _resized(picture: np.ndarray, height: int) -> np.ndarray:
     width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-    image = PillowImage.fromarray(picture).resize((width, height), PillowImage.Resampling.LANCZOS)
-    font = ImageFont.load_default(size=13)
-    needed = max(width, int(font.getlength(text)) + 4)
-    cell = PillowImage.new("RGB", (needed, height + _CAPTION), "white")
-    cell.paste(image, ((needed - width) // 2, _CAPTION))
-    ImageDraw.Draw(cell).text((needed / 2, _CAPTION / 2), text, "black", font=font, anchor="mm")
-    return np.asarray(cell)
+    return np.asarray(PillowImage.fromarray(picture).resize((width, height), PillowImage.Resampling.LANCZOS))
 
 
-def _space(height: int) -> np.ndarray:
-    return np.full((height, _GAP, 3), 255, np.uint8)
+def _shrunk(heat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    image = PillowImage.fromarray(np.asarray(heat, np.float32))
+    return np.asarray(image.resize((shape[1], shape[0]), PillowImage.Resampling.BILINEAR)).clip(0, 1)
+
+
+def _captioned(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture under its text; one narrower than its text gets white borders."""
+    font = ImageFont.load_default(size=_FONT)
+    width = max(picture.shape[1], int(font.getlength(text)) + 4)
+    strip = PillowImage.new("RGB", (width, _CAPTION), "white")
+    ImageDraw.Draw(strip).text((width / 2, _CAPTION / 2), text, "black", font=font, anchor="mm")
+    return np.concatenate([np.asarray(strip), _centred(picture, width)])
+
+
+def _centred(picture: np.ndarray, width: int) -> np.ndarray:
+    missing = width - picture.shape[1]
+    return np.pad(picture, ((0, 0), (missing // 2, missing - missing // 2), (0, 0)), constant_values=255)
+
+
+def _scale() -> UInt8[np.ndarray, "rows columns 3"]:
+    """The colours of heat 0 to 1 as they look over middle grey, between the words for both ends."""
+    font = ImageFont.load_default(size=_FONT)
+    width, height = _SCALE
+    bar = overlay(
+        np.full((height, width), 128, np.uint8), np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
+    )
+    ends = ("no evidence", "strongest")
+    left, right = (int(font.getlength(text)) + 8 for text in ends)
+    strip = PillowImage.new("RGB", (left + width + right, _CAPTION), "white")
+    strip.paste(PillowImage.fromarray(bar), (left, (_CAPTION - height) // 2))
+    draw = ImageDraw.Draw(strip)
+    draw.text((left - 5, _CAPTION / 2), ends[0], "black", font=font, anchor="rm")
+    draw.text((left + width + 5, _CAPTION / 2), ends[1], "black", font=font, anchor="lm")
+    return np.asarray(strip)
+
+
+def _space(height: int, width: int) -> np.ndarray:
+    return np.full((height, width, 3), 255, np.uint8)
 
 
 def _write(path: str | Path, picture: np.ndarray) -> None:
