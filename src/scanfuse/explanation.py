@@ -72,6 +72,8 @@ class Explanation:
         pixels: view -> the original picture.
         heats: view -> name of the map ("view", "fused") -> (H, W) in [0, 1], the size of the picture.
         without: view -> probability of the outcome without that view; empty where the other one is missing.
+        names: view -> what the data call it, such as "frontal".
+        places: name of the map -> (h', w') as the network gave it, before it was placed on the pictures.
     """
 
     result: Scored
@@ -80,15 +82,24 @@ class Explanation:
     pixels: dict[str, np.ndarray]
     heats: dict[str, dict[str, np.ndarray]]
     without: dict[str, float]
+    names: dict[str, str]
+    places: dict[str, tuple[int, int]]
 
     @property
     def captions(self) -> dict[str, str]:
         """View -> its name and what changes without it."""
         found = {}
         for view in self.pixels:
-            drop = f": {self.without[view] - self.probability:+.2f} without it" if view in self.without else ""
-            found[view] = f"{view}{drop}"
+            # Rounded first, so that nothing reads "-0.00".
+            change = round(self.without[view] - self.probability, 2) + 0.0 if view in self.without else None
+            found[view] = self.names[view] + ("" if change is None else f": {change:+.2f} without it")
         return found
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Name of a map -> whose it is, and of how many places: what looks smooth is drawn between few."""
+        kinds = {"view": "own map", "fused": "joint map"}
+        return {name: f"{kinds.get(name, name)}, {h} x {w} places" for name, (h, w) in self.places.items()}
 
 
 def explain_study(
@@ -127,7 +138,7 @@ def explain_study(
         for view, heats in found.heats.items():
             for name, heat in heats.items():
                 write_overlay(folder / f"{view}_{name}.png", found.pixels[view], heat)
-        write_panel(folder / "panel.png", found.pixels, found.heats, captions=found.captions)
+        write_panel(folder / "panel.png", found.pixels, found.heats, captions=found.captions, titles=found.titles)
         write_text(folder / "explanation.json", json.dumps(_plain(found, whole), indent=2) + "\n")
         written.append(folder / "panel.png")
     return written
@@ -201,16 +212,23 @@ def explain(
     joint = scaled_together({name: value for name, value in maps.items() if name not in system.modalities})
     pixels = {name: read_image(meta["paths"][name]).pixels for name in present}
     heats: dict[str, dict[str, np.ndarray]] = {}
+    places = {title: _size(value) for title, value in [*joint.items(), *(("view", value) for value in own.values())]}
     for name in present:
         placement = meta["placements"][name]
         heats[name] = {"view": place(own[name].cpu(), placement)} if name in own else {}
         heats[name] |= {title: place(value.cpu(), placement) for title, value in joint.items()}
-    return Explanation(result, outcome, outcome.probability(result), pixels, heats, without)
+    slots = zip(system.modalities, meta["views"], strict=True)
+    names = {name: str(slot or name) for name, slot in slots if name in present}
+    return Explanation(result, outcome, outcome.probability(result), pixels, heats, without, names, places)
+
+
+def _size(values: Tensor) -> tuple[int, int]:
+    return int(values.shape[-2]), int(values.shape[-1])
 
 
 def picture(found: Explanation, height: int = 220) -> np.ndarray:
     """The panel of an explanation, (h, w, 3) uint8."""
-    return panel(found.pixels, found.heats, captions=found.captions, height=height)
+    return panel(found.pixels, found.heats, captions=found.captions, titles=found.titles, height=height)
 
 
 def write_examples(
@@ -255,7 +273,11 @@ def write_examples(
 
 
 def _judged(system: systems.Classifier, result: Scored) -> list[tuple[Scored, int, float, bool]]:
-    """Result, output, distance of the probability from the cut, whether the call is right; one per known outcome."""
+    """Result, output, how clear the call is, whether it is right; one per known outcome.
+
+    Clear is the distance of the probability from the cut, as a share of what is possible. Of several findings most
+    are rightly not called; those come last (1 less), as there is nothing to point at.
+    """
     job = system.job
     if job.task.kind == "multiclass":
         best = int(np.argmax(result.probabilities))
@@ -266,7 +288,8 @@ def _judged(system: systems.Classifier, result: Scored) -> list[tuple[Scored, in
         if result.mask[column]:
             called = bool(p >= cut)
             room = (1 - cut if called else cut) or 1.0
-            found.append((result, column, float(abs(p - cut)) / room, called == bool(result.target[column])))
+            absent = job.task.kind == "multilabel" and not called and not result.target[column]
+            found.append((result, column, abs(float(p - cut)) / room - absent, called == bool(result.target[column])))
     return found
 
 
@@ -287,5 +310,7 @@ def _plain(found: Explanation, study: Scored) -> dict[str, Any]:
         "probability_of_study": found.outcome.probability(study),
         "without_view": found.without,
         "drop_of_view": {view: found.probability - value for view, value in found.without.items()},
+        "views": found.names,
         "maps": {view: sorted(heats) for view, heats in found.heats.items()},
+        "map_places": {name: list(size) for name, size in found.places.items()},
     }
