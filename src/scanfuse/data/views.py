@@ -91,7 +91,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
         self.labels = labels or (
             Labels.of([row.target for row in self._rows]) if known else Labels("binary", ("0", "1"))
         )
-        self._encoded = [self.labels.encode(row.target) for row in self._rows]
+        different = {text: self.labels.encode(text) for text in dict.fromkeys(row.target for row in self._rows)}
+        self._encoded = [different[row.target] for row in self._rows]
         self._cache = _Cache(int(cache_mb * 2**20))
         # Shared memory: workers that outlive an epoch must see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
