@@ -173,7 +173,7 @@ class _Training:
         self.average = _Average(system.model, self.settings.ema) if self.settings.ema else None
         self.state = _State()
         self.stop = threading.Event()
-        self.batches_per_epoch = math.ceil(len(self.train_data) / self.settings.batch)
+        self.batches_per_epoch = len(self._order(epoch=0))
         self.updates_per_epoch = math.ceil(self.batches_per_epoch / self.settings.accumulate)
 
     def fit(self) -> Run:
@@ -226,13 +226,9 @@ class _Training:
         state, settings = self.state, self.settings
         self.system.model.train()
         self.train_data.set_epoch(state.epoch)
-        if self.drawing is None:
-            order = epoch_order(len(self.train_data), settings.batch, settings.seed, state.epoch)
-        else:
-            order = balanced_order(self.drawing, settings.batch, settings.seed, state.epoch)
         loader = DataLoader(
             self.train_data,
-            batch_sampler=order[state.step_in_epoch :],
+            batch_sampler=self._order(state.epoch)[state.step_in_epoch :],
             collate_fn=self.system.collate,
             num_workers=settings.workers,
             generator=torch.Generator(),  # else the loader would draw from the global generator
@@ -263,6 +259,18 @@ class _Training:
                     )
             progress.advance(state.epoch + 1, settings.epochs, state.sums["loss"] / state.step_in_epoch)
         state.seconds += time.perf_counter() - started
+
+    def _order(self, epoch: int) -> list[list[int]]:
+        """The batches of an epoch as lists of indices."""
+        settings = self.settings
+        if self.drawing is not None:
+            order = balanced_order(self.drawing, settings.batch, settings.seed, epoch)
+        else:
+            order = epoch_order(len(self.train_data), settings.batch, settings.seed, epoch)
+        # Batch norms have nothing to go by in a last batch of one sample, and fail where its map is one place.
+        if isinstance(self.system, systems.Classifier) and len(order) > 1 and len(order[-1]) == 1 < settings.batch:
+            order[-2:] = [order[-2] + order[-1]]
+        return order
 
     def _update(self) -> None:
         for group in self.optimizer.param_groups:
