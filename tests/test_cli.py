@@ -232,4 +232,15 @@ def test_demo_trains_evaluates_and_can_be_repeated(tmp_path: Path, capsys: pytes
         assert main(["demo", "--quick", "--out", str(tmp_path / "demo")]) == 0
         assert (tmp_path / "demo" / folder / "evaluation" / "test" / "gallery.png").is_file()
     assert "laplacian" in capsys.readouterr().out
-    assert "no demonstration of xfmamba" in fails(["demo", "xfmamba", "--out", str(tmp_path / "x")], capsys)
+
+
+def test_demo_of_a_classifier_compares_with_one_view_and_explains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "xfmamba", "--quick", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "single view" in printed and "DeLong" in printed
+    evaluation = tmp_path / "run" / "evaluation" / "test"
+    assert json.loads((evaluation / "comparison.json").read_text())["reference"] == "xfmamba"
+    assert list((tmp_path / "run" / "explanations").glob("*/panel.png"))
+    assert "single view" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")

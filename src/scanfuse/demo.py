@@ -7,12 +7,13 @@ from typing import Any
 from rich.console import Console
 
 from scanfuse import config as configuration
-from scanfuse import systems
+from scanfuse import report, systems
+from scanfuse.comparison import compare, print_comparisons
 from scanfuse.data import phantoms
-from scanfuse.errors import UserError
 from scanfuse.evaluate import Evaluation, evaluate, print_table
+from scanfuse.explanation import explain_study
 from scanfuse.files import write_text
-from scanfuse.predict import load
+from scanfuse.predict import Predictor, load
 from scanfuse.train import train
 
 __all__ = ["run"]
@@ -21,37 +22,37 @@ __all__ = ["run"]
 def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     """Makes phantoms, trains the `tiny` preset of a system, and evaluates it on held-out cases.
 
+    A classifier is also compared with the same encoder on a single view, and explained.
+
     Args:
         name: of the system.
-        out: folder for `data`, `run` (or `run-2`, ... where a demo ran before) and `evaluation`.
+        out: folder for `data-...`, `run` (or `run-2`, ... where a demo ran before) and `evaluation`.
         quick: few phantoms and two epochs, to see that everything works.
     """
     console = Console()
-    system_type = systems.load(name)
-    if system_type.phantom not in _SIZES:
-        raise UserError(
-            f"There is no demonstration of {name} yet; phantoms: scanfuse data synth {system_type.phantom} DIR"
-        )
+    system_type: Any = systems.load(name)
+    classifies = hasattr(system_type, "adapt")
     started = time.perf_counter()
-    cases, slices, size = _SIZES[system_type.phantom][quick]
-    data = out / f"data-{cases}x{slices}x{size}"
-    if not (data / _DONE).exists():
-        console.print(f"Making phantoms of {cases} patients in {data} ...", highlight=False)
-        phantoms.load(system_type.phantom).write(data, cases=cases, slices=slices, size=size, seed=0)
-        write_text(data / _DONE, "These phantoms are complete.\n")
-    settings: Any = configuration.build(
-        system_type.Config, configuration.preset(name, "tiny"), {"train": {"epochs": 2}} if quick else {}
-    )
-    folder = _free(out / "run")
-    console.print(f"Training {name} (preset tiny) for {settings.train.epochs} epochs ...", highlight=False)
-    trained = train(settings, data, folder)
-    console.print("Evaluating on patients that the model has not seen ...", highlight=False)
-    evaluation = evaluate({name: load(trained.path)}, data, out=trained.path / "evaluation" / "test")
+    data = _phantoms(system_type.phantom, out, quick, console)
+    trained = _trained(name, data, out / "run", {}, quick, console)
+    predictors = {name: trained}
+    if classifies:
+        single = _trained(name, data, out / "run-single", {"model": {"fusion": "single"}}, quick, console)
+        predictors = {name: trained, "single view": single}
+    console.print("Evaluating on patients that no model has seen ...", highlight=False)
+    folder = trained.run.path
+    evaluation = evaluate(predictors, data, out=folder / "evaluation" / "test")
     print_table(evaluation, console)
+    if classifies:
+        print_comparisons(compare(predictors, data, out=folder / "evaluation" / "test", quiet=True), console)
+        panels = explain_study(trained, data, _clearest(evaluation, name), folder / "explanations")
+        look = f"{report.write(trained.run)} and {panels[0]}"
+    else:
+        look = f"{folder / 'evaluation/test/gallery.png'}"
     console.print(
-        f"\nDone in {time.perf_counter() - started:.0f} s. Look at {trained.path / 'evaluation/test/gallery.png'}\n"
-        f"Fuse your own pair: scanfuse predict {trained.path} "
-        + " ".join(f"--{modality} FILE" for modality in system_type(settings).modalities),
+        f"\nDone in {time.perf_counter() - started:.0f} s. Look at {look}\n"
+        f"Apply it to your own files: scanfuse predict {folder} "
+        + " ".join(f"--{modality} FILE" for modality in trained.modalities),
         highlight=False,
         soft_wrap=True,
     )
@@ -59,8 +60,40 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
 
 
 _DONE = "phantoms.txt"
-_SIZES = {"harvard": ((24, 4, 128), (6, 1, 64))}
-"""Cases, slices and side of the phantoms: for the whole demonstration, and for a quick one."""
+_SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+    "harvard": ({"cases": 24, "slices": 4, "size": 128}, {"cases": 6, "slices": 1, "size": 64}),
+    "mura": ({"patients": 1600, "size": 96}, {"patients": 20, "size": 48}),
+}
+"""What the phantoms' `write` is given: for the whole demonstration, and for a quick one."""
+
+
+def _phantoms(name: str, out: Path, quick: bool, console: Console) -> Path:
+    """The folder of the phantoms, written unless they are there from an earlier demonstration."""
+    sizes = _SIZES[name][quick]
+    data = out / "-".join(["data", name, *(f"{value}{option}" for option, value in sizes.items())])
+    if not (data / _DONE).exists():
+        console.print(f"Making {name} phantoms in {data} ...", highlight=False)
+        phantoms.load(name).write(data, **sizes, seed=0)
+        write_text(data / _DONE, "These phantoms are complete.\n")
+    return data
+
+
+def _trained(
+    name: str, data: Path, folder: Path, changes: dict[str, Any], quick: bool, console: Console
+) -> Predictor:
+    system_type = systems.load(name)
+    settings: Any = configuration.build(
+        system_type.Config, configuration.preset(name, "tiny"), changes, {"train": {"epochs": 2}} if quick else {}
+    )
+    folder = _free(folder)
+    console.print(f"Training {folder} (preset tiny, {settings.train.epochs} epochs) ...", highlight=False)
+    return load(train(settings, data, folder).path)
+
+
+def _clearest(evaluation: Evaluation, method: str) -> str:
+    """The positive study that the method is surest of."""
+    rows = [row for row in evaluation.rows if row["method"] == method]
+    return str(max(rows, key=lambda row: (row["target"] == 1, row["p_positive"]))["id"])
 
 
 def _free(path: Path) -> Path:

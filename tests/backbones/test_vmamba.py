@@ -125,6 +125,24 @@ def test_batch_norms_keep_what_layer_norms_remove(family: str) -> None:
     assert counts[0] == counts[1]
 
 
+def test_fan_in_keeps_the_variance_that_0_02_loses_in_a_narrow_network() -> None:
+    """A linear map of unit-variance input gives unit variance if its weights have variance 1 / fan-in."""
+    torch.manual_seed(0)
+    sizes = VMambaConfig(dim=24, depths=(1, 1, 1, 1), drop_path=0.0)
+    gains: dict[str, list[float]] = {}
+    for init in ("published", "fan_in"):
+        network = VMamba(sizes.model_copy(update={"init": init}), num_classes=3)
+        for module in network.modules():
+            if isinstance(module, nn.Linear):
+                x = torch.randn(4096, module.in_features)
+                gains.setdefault(init, []).append(float((x @ module.weight.detach().T).var()))
+            elif isinstance(module, nn.Conv2d) and init == "fan_in":
+                fan_in = module.weight[0].numel()
+                assert float(module.weight.detach().var()) == pytest.approx(2 / fan_in, rel=0.5)
+    assert all(value == pytest.approx(1, rel=0.35) for value in gains["fan_in"])
+    assert max(gains["published"]) < 0.5
+
+
 def test_initial_values_survive_the_reset_of_linear_layers() -> None:
     model = small("v2")
     assert 0.015 < model.head.weight.std() < 0.025

@@ -47,6 +47,7 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from scanfuse.backbones import vmamba
 from scanfuse.backbones.timm_encoder import TimmEncoder
@@ -97,7 +98,9 @@ PRESETS: dict[str, ModelConfig] = {
     "t": ModelConfig(),
     "s": ModelConfig(vmamba=vmamba.PRESETS["s_s2l15"]),
     "b": ModelConfig(vmamba=vmamba.PRESETS["b_s2l15"]),
-    "tiny": ModelConfig(vmamba=VMambaConfig(dim=24, depths=(1, 1, 1, 1), conv_norm="batch", drop_path=0.0)),
+    "tiny": ModelConfig(
+        vmamba=VMambaConfig(dim=24, depths=(1, 1, 1, 1), conv_norm="batch", init="fan_in", drop_path=0.0)
+    ),
 }
 """t, s, b: the published sizes. tiny: trains on two CPU cores within minutes on images of 64 to 96 pixels."""
 
@@ -311,6 +314,11 @@ class System:
 
     def start(self) -> str:
         """Fills the encoder as the settings ask; says what with."""
+        has_batch_norms = any(isinstance(module, _BatchNorm) for module in self.model.modules())
+        if has_batch_norms and self.config.train.batch == 1 and self.config.data.size <= 32:
+            raise UserError(
+                "With --batch 1 and --size 32 batch norms see a single place: set --batch 2, or --size 64."
+            )
         file = self.config.start.encoder_weights
         if file == "random":
             return "The encoder starts from random weights; give --encoder-weights FILE to start from published ones."

@@ -163,10 +163,10 @@ def _bone(
     if sign is not None:
         # An oblique break; what lies beyond it is pushed sideways and a little turned.
         plane = along - sign * length - random.choice([-1, 1]) * random.uniform(0.2, 0.6) * across
-        step = random.choice([-1, 1]) * random.uniform(0.55, 0.8) * radius
+        step = random.choice([-1, 1]) * random.uniform(0.7, 1.0) * max(radius, 0.1)
         beyond = soft_step(plane, 0.01)
         x, y = x + uy * step * beyond, y - ux * step * beyond
-        gap = 1 - 0.92 * np.exp(-((plane / 0.035) ** 2))
+        gap = 1 - 0.95 * np.exp(-((plane / 0.05) ** 2))
     share, reach = capsule(x, y, start, stop, (first, last))
     # Ends flare towards the joints and hold spongy bone; round bones (carpals, heads) are all end.
     end = np.exp(-((share / 0.10) ** 2)) + np.exp(-(((1 - share) / 0.10) ** 2))
@@ -182,7 +182,7 @@ def _bone(
         ends = sorted([(-0.7 - start[1]) / (uy * length), (0.7 - start[1]) / (uy * length)])
         shadow = min(max(shadow, ends[0]), ends[1])
         place = (start[0] + ux * shadow * length, start[1] + uy * shadow * length)
-        depth = depth + 1.1 * ellipse_depth(x, y, place, (max(0.9 * radius, 0.075),) * 2)
+        depth = depth + 1.8 * ellipse_depth(x, y, place, (max(0.95 * radius, 0.12),) * 2)
     return depth
 
 
