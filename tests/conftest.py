@@ -1,12 +1,14 @@
 """Fixtures that several test files share."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from scanfuse.data.phantoms import harvard
+from scanfuse.cli import main
+from scanfuse.data.phantoms import harvard, mura
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,43 @@ def real_data() -> Path:
 def _same_threads() -> None:
     """A test that changes torch's number of threads must not change the next one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def bones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty patients in the MURA layout, 40 x 40; test studies have one, two and four views."""
+    return mura.write(tmp_path_factory.mktemp("bones"), patients=50, size=40, seed=1)
+
+
+@pytest.fixture(scope="session")
+def train_bones(bones: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Trains the tiny XFMamba on `bones` through the command line: name of the run, further options -> run folder.
+
+    A run is trained once for all tests; do not write into its folder.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    done: dict[str, tuple[str, ...]] = {}
+
+    def train(name: str, *options: str) -> Path:
+        if done.setdefault(name, options) != options:
+            raise ValueError(f"two runs of the name {name!r}")
+        out = folder / name
+        if not out.exists():
+            flags = (
+                "--preset tiny --size 32 --epochs 2 --batch 8 --threads 1 --device cpu --positive abnormal --quiet"
+            )
+            data = ["--data", str(bones), "--out", str(out), "--options", "validation_share=0.25"]
+            assert main(["train", "xfmamba", *flags.split(), *data, *options]) == 0
+        return out
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def bones_run(train_bones: Callable[..., Path], bones: Path) -> Path:
+    """An XFMamba run with everything random that training has, evaluated on the test studies."""
+    flags = "--view-dropout 0.3 --balanced-sampling true --drop-path 0.2 --ema 0.5"
+    run = train_bones("both_views", *flags.split())
+    if not (run / "evaluation").exists():
+        assert main(["evaluate", str(run), "--data", str(bones), "--quiet"]) == 0
+    return run

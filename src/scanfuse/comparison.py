@@ -19,6 +19,7 @@ from scanfuse import systems
 from scanfuse.errors import UserError
 from scanfuse.evaluate import Split, assign, decided_results, evaluate
 from scanfuse.files import write_text
+from scanfuse.metrics.classification.inputs import ratio
 from scanfuse.predict import Predictor
 from scanfuse.stats.cluster_bootstrap import Difference, Statistic, Weights, cluster_differences
 from scanfuse.stats.delong import AurocTest
@@ -26,6 +27,9 @@ from scanfuse.stats.holm import holm
 from scanfuse.tasks import classify_compare
 
 __all__ = ["Comparisons", "Row", "compare", "markdown", "print_comparisons"]
+
+FEW_PATIENTS = 20
+"""Below so many a bootstrap over patients and a normal test are too sure of themselves."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +128,18 @@ def _classifiers(
             raise UserError(f"{name} predicts other labels than {reference}: they cannot be compared.")
     studies, _ = decided_results(predictors, manifest, quiet=quiet)
     # A study without any known target says nothing about which run is right.
-    studies = {name: [result for result in found if result.mask.any()] for name, found in studies.items()}
-    if not studies[reference]:
+    known = {name: [result for result in found if result.mask.any()] for name, found in studies.items()}
+    if not known[reference]:
         raise UserError("No sample has a target: there is nothing to compare the runs by.")
+    left_out = len(studies[reference]) - len(known[reference])
+    if left_out:
+        notes.append(f"{left_out} studies have no known target and were left out")
     thresholds = {name: job.decision.thresholds for name, job in jobs.items()}
-    compared = classify_compare.compare(studies, task, None if task.kind == "multiclass" else thresholds)
+    compared = classify_compare.compare(known, task, None if task.kind == "multiclass" else thresholds)
+    if compared[0].patients < FEW_PATIENTS:
+        notes.append(f"only {compared[0].patients} patient(s): intervals are too narrow and p-values too small")
+    for name, job in jobs.items():
+        notes += [f"{name}: {note}" for note in job.decision.notes]
     rows = []
     for each in compared:
         for label, test in each.delong.items():
@@ -151,23 +162,27 @@ def _fusions(
         found: dict[str, Difference] = {}
         for name in others:
             values = table[table["method"] == name][metric].to_numpy(float)
-            groups = list(base["group"])
-            first, second = _mean_of(values, metric), _mean_of(base[metric].to_numpy(float), metric)
-            found[name] = cluster_differences(first, second, groups)[metric]
+            found[name] = _paired(values, base[metric].to_numpy(float), list(base["group"]))
         adjusted = holm([difference.p_value for difference in found.values()])
         rows += [
             _row(name, metric, "bootstrap", difference, float(p))
             for (name, difference), p in zip(found.items(), adjusted, strict=True)
         ]
     rows.sort(key=lambda row: others.index(row.run))
-    return Comparisons(reference, split, evaluation.samples, evaluation.groups, rows, notes)
+    return Comparisons(reference, split, evaluation.samples, evaluation.groups, rows, evaluation.notes)
 
 
-def _mean_of(values: np.ndarray, name: str) -> Statistic:
-    def statistic(weights: Weights) -> dict[str, np.ndarray]:
-        return {name: weights @ values / weights.sum(axis=1)}
+def _paired(values: np.ndarray, base: np.ndarray, groups: list[str]) -> Difference:
+    """Of two means over the samples where both are defined: a metric may not be for a small or empty image."""
+    defined = np.isfinite(values) & np.isfinite(base)
 
-    return statistic
+    def mean_of(column: np.ndarray) -> Statistic:
+        def statistic(weights: Weights) -> dict[str, np.ndarray]:
+            return {"mean": ratio(weights[:, defined] @ column[defined], weights[:, defined].sum(axis=1))}
+
+        return statistic
+
+    return cluster_differences(mean_of(values), mean_of(base), groups)["mean"]
 
 
 def _row(run: str, metric: str, test: str, found: Difference | AurocTest, adjusted: float) -> Row:
