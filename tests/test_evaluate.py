@@ -15,7 +15,8 @@ from rich.console import Console
 
 from scanfuse import config, systems
 from scanfuse.errors import UserError
-from scanfuse.evaluate import Cell, Evaluation, _spread, _summarise, _write, evaluate, leakage, markdown, print_table
+from scanfuse.evaluate import Cell, Evaluation, _spread, _summarise, evaluate, leakage, markdown, print_table
+from scanfuse.evaluate.tables import write
 from scanfuse.predict import Predictor, load
 from scanfuse.run import Run, create_run
 
@@ -87,6 +88,8 @@ def bold(line: str) -> list[int]:
         ("higher", [30.0, math.inf, 20.0], [1]),
         ("lower", [30.0, math.inf, 20.0], [2]),
         ("higher", [-math.inf, -2.0, math.nan], [1]),
+        ("higher", [30.0042, 30.0, 29.99], [0, 1]),  # from 10 on two decimals are shown
+        ("lower", [9.9991, 9.9993, 10.0], [0, 1]),
     ],
 )
 def test_the_best_mean_of_each_row_is_marked(direction: str, means: list[float], marked: list[int]) -> None:
@@ -146,7 +149,7 @@ def test_files_hold_every_value_and_json_is_strict(tmp_path: Path) -> None:
         for method, values in (("run", [1.25, math.nan]), ("average", [0.1, 3.0]))
         for k, value in enumerate(values)
     ]
-    _write(_summarise(rows, {"m": "higher", "p": "higher"}, "test", ["careful"]), tmp_path / "new")
+    write(_summarise(rows, {"m": "higher", "p": "higher"}, "test", ["careful"]), tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
         "evaluation.json",
         "per_sample.csv",

@@ -106,10 +106,17 @@ def _train(context: click.Context) -> None:
 
 
 def _system_of(arguments: list[str]) -> str:
-    """The system that the file after --from, or the run after --resume, was made for."""
-    from scanfuse import config, run
+    """The system that the file after --from, or the run or cross-validation after --resume, was made for."""
+    from scanfuse import config, cross_validation, run
 
-    for flag, read in (("--from", config.read_yaml), ("--resume", lambda path: run.open_run(path).config())):
+    def settings(path: str) -> dict[str, Any]:
+        return (
+            cross_validation.settings(path)
+            if cross_validation.is_cross_validation(path)
+            else run.open_run(path).config()
+        )
+
+    for flag, read in (("--from", config.read_yaml), ("--resume", settings)):
         for position, argument in enumerate(arguments):
             value = argument.removeprefix(f"{flag}=") if argument.startswith(f"{flag}=") else None
             if argument == flag and position + 1 < len(arguments):
@@ -138,7 +145,7 @@ def _train_command(name: str) -> click.Command:
         quiet: bool,
         **values: str | None,
     ) -> None:
-        from scanfuse import train
+        from scanfuse import cross_validation, train
 
         given: dict[str, Any] = {}
         for leaf in leaves:
@@ -151,6 +158,10 @@ def _train_command(name: str) -> click.Command:
         if resume is not None:
             if given or preset or source or out:
                 raise UserError("--resume continues a run as it was: give no other options than --data and --quiet.")
+            if cross_validation.is_cross_validation(resume):
+                runs = cross_validation.resume_folds(resume, data, quiet=quiet)
+                click.echo(cross_validation.next_step(runs, resume, data))
+                return
             run = train.resume(resume, data, quiet=quiet)
         else:
             if data is None or out is None:
@@ -161,7 +172,12 @@ def _train_command(name: str) -> click.Command:
                 base = config.preset(name, preset or usual)
             if base.get("system", name) != name:
                 raise UserError(f"{source} is a configuration of {base['system']}, not of {name}.")
+            every_fold = cross_validation.takes_every_fold(base, given)
             built = config.build(config_type, base, {"system": name}, given)
+            if every_fold:
+                runs = cross_validation.train_folds(built, data, out, quiet=quiet)
+                click.echo(cross_validation.next_step(runs, out, data))
+                return
             run = train.train(built, data, out, quiet=quiet)
         click.echo(f"Saved in {run.path}. Next: scanfuse evaluate {run.path} --data {data or 'DIR'}")
 
@@ -192,17 +208,34 @@ def _train_command(name: str) -> click.Command:
 )
 @click.option("--out", type=_FOLDER, default=None, help="folder for tables and pictures (default RUN/evaluation)")
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
+@click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
+@click.option("--by", multiple=True, metavar="COLUMN", help="also by subgroup: a column of the data (repeatable)")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _evaluate(
-    runs: tuple[Path, ...], data: Path, split: Any, out: Path | None, pictures: int, device: str, quiet: bool
+    runs: tuple[Path, ...],
+    data: Path,
+    split: Any,
+    out: Path | None,
+    pictures: int,
+    ensemble: bool,
+    by: tuple[str, ...],
+    device: str,
+    quiet: bool,
 ) -> None:
-    """Score one or more runs, and plain baselines, on held-out samples."""
-    from scanfuse.evaluate import evaluate, print_table
+    """Score one or more runs, and plain baselines, on held-out samples.
 
-    predictors = _loaded(runs, device)
-    folder = out or next(iter(predictors.values())).run.path / "evaluation" / split
-    evaluation = evaluate(predictors, data, split=split, out=folder, pictures=pictures, quiet=quiet)
+    RUNS may be the folder of a cross-validation: all its folds. On samples that each fold held out for itself, there
+    is one column, "out of fold"; on a common test set each fold has one, and with --ensemble their mean too.
+    """
+    from scanfuse.evaluate import evaluate, is_cross_validation, print_table
+
+    predictors = _loaded(_members(runs), device)
+    kind = "ensemble-" if ensemble else "out-of-fold-" if is_cross_validation(predictors, split) else ""
+    folder = out or next(iter(predictors.values())).run.path / "evaluation" / f"{kind}{split}"
+    evaluation = evaluate(
+        predictors, data, split=split, out=folder, pictures=pictures, ensemble=ensemble, by=by, quiet=quiet
+    )
     if not quiet:
         print_table(evaluation)
     click.echo(f"Table, values per sample and pictures are in {folder}.")
@@ -289,33 +322,46 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 
 
 @_commands.command("predict", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.argument("run", type=click.Path())
+@click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
 @click.option("--device", default="auto", show_default=True)
-@click.pass_context
-def _predict(context: click.Context, run: str, data: Path | None, out: Path, device: str) -> None:
-    """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR)."""
-    from scanfuse import systems
-    from scanfuse.predict import load, predict_folder
+def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) -> None:
+    """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
-    predictor = load(run, device=device)
-    classifies = isinstance(predictor.system, systems.Classifier)
-    inputs = _pairs(context.args, [*predictor.modalities, "data", "out", "device"])
+    Several classifying runs, or the folder of a cross-validation, are an ensemble: the mean of their probabilities.
+    """
+    from scanfuse import systems
+    from scanfuse.predict import Ensemble, load, predict_folder
+
+    runs, options = _runs_and_options(words)
+    paths = _members(tuple(map(Path, runs))) if any(Path(run).exists() for run in runs) else []
+    if len(paths) > 1:
+        predictor: Any = Ensemble(_loaded(tuple(paths), device))
+    elif len(runs) > 1:
+        raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
+    else:
+        predictor = load(paths[0] if paths else runs[0], device=device)
+    inputs = _pairs(options, [*predictor.modalities, "data", "out", "device"])
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs (--{' --'.join(inputs)}), not both.")
+    with_pictures = not isinstance(predictor, Ensemble) and not isinstance(predictor.system, systems.Classifier)
     if data is not None:
         files = predict_folder(predictor, data, out)
-    elif inputs:
-        result = predictor.predict(**inputs)
-        if isinstance(predictor.system, systems.Classifier):
-            click.echo(f"{result.id}: {predictor.system.job.describe(result)}")
-        files = [predictor.system.save(result, out)[0]]
-    else:
+    elif not inputs:
         wanted = " ".join(f"--{name} FILE" for name in predictor.modalities)
         raise UserError(f"Nothing to predict: give {wanted}, or --data DIR.")
+    elif isinstance(predictor, Ensemble):
+        result, each = predictor.predict(**inputs)
+        click.echo(f"{result.id}: {predictor.describe(result, each)}")
+        files = [predictor.save(result, each, out)]
+    else:
+        result = predictor.predict(**inputs)
+        if not with_pictures:
+            click.echo(f"{result.id}: {predictor.system.job.describe(result)}")
+        files = [predictor.system.save(result, out)[0]]
     shown = str(files[0]) if len(files) == 1 else f"{len(files)} results in {out}"
-    click.echo(f"Wrote {shown}." if classifies else f"Wrote {shown}, each with a picture beside its sources.")
+    click.echo(f"Wrote {shown}, each with a picture beside its sources." if with_pictures else f"Wrote {shown}.")
 
 
 @_commands.group("data")
@@ -389,6 +435,29 @@ def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
     if len(set(names)) < len(names):
         raise UserError("The same run was given twice.")
     return {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+
+
+def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The runs, with the folds in place of the folder of a cross-validation."""
+    from scanfuse.cross_validation import members
+
+    return tuple(member for run in runs for member in members(run))
+
+
+def _runs_and_options(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Words that name runs, and `--name value` or `--name=value`."""
+    runs, options, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            runs.append(word)
+            continue
+        options.append(word)
+        if "=" not in word and rest:
+            options.append(rest.pop(0))
+    if not runs:
+        raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
+    return runs, options
 
 
 def _parameter(flag: str) -> str:

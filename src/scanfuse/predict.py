@@ -1,4 +1,4 @@
-"""The prediction engine: a trained run applied to one pair or to a folder.
+"""The prediction engine: a trained run, or several as an ensemble, applied to one sample or to a folder.
 
 predictor = scanfuse.load("runs/brain")
 result = predictor.predict(mri="mri.png", ct="ct.png")
@@ -6,11 +6,13 @@ result.pixels                      # the fused image, in the range and depth of 
 """
 
 import difflib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import torch
 from rich.progress import track
 from torch import nn
@@ -20,12 +22,14 @@ from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
+from scanfuse.files import write_text
 from scanfuse.run import Run, open_run
-from scanfuse.tasks.classify import Scored
+from scanfuse.tasks.classify import Scored, ensemble
+from scanfuse.tasks.classify_decision import combine
 from scanfuse.tasks.classify_job import write_decided
 from scanfuse.train import to_device
 
-__all__ = ["Predictor", "load", "predict_folder"]
+__all__ = ["Ensemble", "Predictor", "load", "predict_folder"]
 
 
 class Predictor:
@@ -105,6 +109,74 @@ class Predictor:
             yield batch, self.batch(batch)[0]
 
 
+class Ensemble:
+    """Several classifying runs as one, such as the folds of a cross-validation.
+
+    The probability of a study is the mean of the members' calibrated ones. The thresholds are the means of the
+    members' own thresholds; nothing is fitted for the ensemble.
+
+    Attributes:
+        members: the runs by name.
+        task: what they predict.
+        decision: the thresholds; temperature 1, because the members are calibrated.
+
+    Raises:
+        UserError: a member does not classify, or predicts other labels or from other inputs.
+    """
+
+    def __init__(self, members: Mapping[str, Predictor]) -> None:
+        self.members = dict(members)
+        first, *others = self.members
+        self.task = self.members[first].classifier.job.task
+        for name in others:
+            member = self.members[name]
+            if member.classifier.job.task != self.task or member.modalities != self.members[first].modalities:
+                raise UserError(f"{name} predicts other labels, or from other inputs, than {first}: use it alone.")
+        self.decision = combine([member.classifier.job.decision for member in self.members.values()])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return next(iter(self.members.values())).modalities
+
+    def predict(self, **inputs: Any) -> tuple[Scored, dict[str, Scored]]:
+        """The result of the ensemble and those of its members for one sample; see `Predictor.predict`."""
+        found = {name: member.predict(**inputs) for name, member in self.members.items()}
+        return ensemble([[result] for result in found.values()], self.task)[0], found
+
+    def studies(self, manifest: Manifest) -> tuple[list[Scored], list[list[Scored]]]:
+        """The results of the ensemble and those of each member, calibrated, one per study of the manifest."""
+        found = [member.classifier.job.decided(list(member.raw(manifest))) for member in self.members.values()]
+        return ensemble(found, self.task), found
+
+    def describe(self, result: Scored, found: Mapping[str, Scored]) -> str:
+        """A result in one line: what it is called, and the range of the members."""
+        column = int(np.argmax(result.probabilities))
+        low, high = (bound(member.probabilities[column] for member in found.values()) for bound in (min, max))
+        called = ", ".join(self.decision.called(result)) or f"not {' or '.join(self.task.labels)}"
+        parts = [f"{label} {p:.3f}" for label, p in zip(self.task.labels, result.probabilities, strict=True)]
+        return (
+            f"{called} ({', '.join(parts)}; {self.task.labels[column]} is {low:.3f} to {high:.3f} "
+            f"in the {len(found)} members)"
+        )
+
+    def save(self, result: Scored, found: Mapping[str, Scored], folder: Path) -> Path:
+        """Writes the result of one sample with those of the members as `<id>.json`."""
+        path = folder / f"{result.id.replace('/', '_').replace(chr(92), '_')}.json"
+        labels = self.task.labels
+        spread = _spread([[member] for member in found.values()])[0]
+        content = {
+            "id": result.id,
+            "called": list(self.decision.called(result)),
+            "probabilities": _by_label(labels, result.probabilities),
+            "standard_deviations": _by_label(labels, spread),
+            "members": {name: _by_label(labels, member.probabilities) for name, member in found.items()},
+            "thresholds": dict(zip(labels, self.decision.thresholds, strict=False)),
+        }
+        write_text(path, json.dumps(content, indent=2) + "\n")
+        return path
+
+
 def load(run_or_hub_id: str | Path, *, device: str = "auto") -> Predictor:
     """A predictor from a run folder, or from a run that was uploaded to the Hugging Face Hub as `owner/name`."""
     path = Path(run_or_hub_id)
@@ -118,15 +190,28 @@ def load(run_or_hub_id: str | Path, *, device: str = "auto") -> Predictor:
     return Predictor(open_run(path), device=device)
 
 
-def predict_folder(predictor: Predictor, data: str | Path, out: str | Path) -> list[Path]:
+def predict_folder(predictor: Predictor | Ensemble, data: str | Path, out: str | Path) -> list[Path]:
     """Predicts every sample under `data` and writes the results; returns the main files.
 
-    A classifier writes one table, predictions.csv, with one row per study.
+    A classifier writes one table, predictions.csv, with one row per study. That of an ensemble has for every label
+    also the standard deviation over the members, `sd_<label>`, and each member's probability, `p_<label>_<member>`.
     """
+    path = Path(out) / "predictions.csv"
+    if isinstance(predictor, Ensemble):
+        manifest = next(iter(predictor.members.values())).system.open_data(Path(data), split=False)
+        studies, members = predictor.studies(manifest)
+        labels, spread = predictor.task.labels, _spread(members)
+        further = {f"sd_{label}": list(spread[:, column]) for column, label in enumerate(labels)}
+        for name, found in zip(predictor.members, members, strict=True):
+            by_id = {result.id: result.probabilities for result in found}
+            for column, label in enumerate(labels):
+                further[f"p_{label}_{name}"] = [float(by_id[study.id][column]) for study in studies]
+        write_decided(path, predictor.decision, studies, further)
+        return [path]
     manifest = predictor.system.open_data(Path(data), split=False)
     if isinstance(predictor.system, systems.Classifier):
-        path = Path(out) / "predictions.csv"
-        write_decided(path, predictor.system.job, list(predictor.raw(manifest)))
+        job = predictor.system.job
+        write_decided(path, job.decision, job.decided(list(predictor.raw(manifest))))
         return [path]
     return [predictor.system.save(result, Path(out))[0] for _, result in predictor.each(manifest)]
 
@@ -162,3 +247,14 @@ def _load_weights(model: nn.Module, run: Run) -> None:
 
 def _both(names: tuple[str, ...]) -> str:
     return " and ".join(names)
+
+
+def _spread(members: Sequence[Sequence[Scored]]) -> np.ndarray:
+    """Standard deviation (n - 1) of the members' probabilities, (studies, labels), studies as in the first member."""
+    tables = [{result.id: result.probabilities for result in found} for found in members]
+    values = np.array([[table[result.id] for result in members[0]] for table in tables])
+    return np.asarray(values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:]))
+
+
+def _by_label(labels: Sequence[str], values: np.ndarray) -> dict[str, float]:
+    return {label: float(value) for label, value in zip(labels, values, strict=True)}

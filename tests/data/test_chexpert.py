@@ -103,7 +103,7 @@ def test_all_views_of_a_study_are_kept_frontal_first(tmp_path: Path) -> None:
     found = {name: [(p.a, p.b) for p in pairs_of(item, 0, roles_of(manifest))] for name, item in rows.items()}
     assert found["patient00001"] == [("frontal", "lateral"), ("frontal_2", "lateral")]
     assert found["patient00002"] == [(None, "lateral")] and found["patient00050"] == [("frontal", None)]
-    assert manifest.table.set_index("group").loc["patient00001", "projection"] == "AP AP"
+    assert manifest.table.set_index("group").loc["patient00001", "projection"] == "AP"
 
 
 def test_incomplete_studies_can_be_dropped_and_valid_is_test(phantoms: Path) -> None:

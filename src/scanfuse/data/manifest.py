@@ -41,6 +41,7 @@ class Manifest:
             of the data set (a published folder, clinical values).
         modalities: the path columns, in the order they were asked for.
         notes: what a reader of the results must know, such as "leaky: ...".
+        subgroups: those further columns by whose values results are usually reported.
 
     Raises:
         UserError: a column is missing, an id occurs twice, a split has another name, or a group is in two
@@ -50,6 +51,7 @@ class Manifest:
     table: pd.DataFrame
     modalities: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    subgroups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         missing = [name for name in (*COLUMNS, *self.modalities) if name not in self.table.columns]

@@ -121,8 +121,10 @@ def open_studies(
     return manifest
 
 
-def manifest_of(studies: Sequence[Study], *, roles: Sequence[str], notes: Sequence[str] = ()) -> Manifest:
-    """The manifest of studies; its columns are ordered by `roles`, then by number.
+def manifest_of(
+    studies: Sequence[Study], *, roles: Sequence[str], notes: Sequence[str] = (), subgroups: Sequence[str] = ()
+) -> Manifest:
+    """The manifest of studies; its columns are ordered by `roles`, then by number. `subgroups`: see `Manifest`.
 
     Raises:
         UserError: no study, or what `Manifest` checks.
@@ -139,7 +141,7 @@ def manifest_of(studies: Sequence[Study], *, roles: Sequence[str], notes: Sequen
     }
     columns |= {name: [views.get(name, "") for views in slots] for name in modalities}
     columns |= {name: [study.further.get(name, "") for study in studies] for name in further}
-    return Manifest(pd.DataFrame(columns, dtype=str), tuple(modalities), tuple(notes))
+    return Manifest(pd.DataFrame(columns, dtype=str), tuple(modalities), tuple(notes), tuple(subgroups))
 
 
 def hold_out(studies: Sequence[Study], strata: Sequence[str], *, fraction: float, seed: int) -> list[Study]:

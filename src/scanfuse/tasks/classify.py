@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Float64
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from scanfuse.data.labels import Labels, join_findings
@@ -285,7 +286,7 @@ def metrics(task: Task) -> dict[str, str]:
     return {name: better for name, better in BETTER.items() if name not in without}
 
 
-def statistic(scores: Scores, task: Task, thresholds: Sequence[float] | None = None) -> Statistic:
+def statistic(scores: Scores, task: Task, thresholds: Sequence[ArrayLike] | None = None) -> Statistic:
     """All metrics of the results as a function of weights, for `scanfuse.stats.cluster_bootstrap`.
 
     The names are those of `metrics`; with several labels also "<label>/<metric>".
@@ -293,14 +294,16 @@ def statistic(scores: Scores, task: Task, thresholds: Sequence[float] | None = N
     Args:
         scores: the results.
         task: what is predicted.
-        thresholds: one per label (binary: one); 0.5 if None. Not used for multiclass.
+        thresholds: one per label (binary: one); 0.5 if None. Not used for multiclass. A threshold is a number, or an
+            array (n,) where results have their own, such as those of several folds.
     """
     y, known, p = scores.target, scores.mask, scores.probabilities
     rows = known[:, 0]
 
     def of_weights(weights: Weights) -> dict[str, Float64[np.ndarray, " r"]]:
         if task.kind == "binary":
-            return binary(y[rows, 0], p[rows, 0], thresholds[0] if thresholds else 0.5, weights[:, rows])
+            cut = np.broadcast_to(thresholds[0] if thresholds else 0.5, len(y))
+            return binary(y[rows, 0], p[rows, 0], cut[rows], weights[:, rows])
         if task.kind == "multiclass":
             return multiclass(y[rows, 0].astype(int), p[rows], weights[:, rows])
         averages, each = multilabel(y, known, p, thresholds, weights)
@@ -313,7 +316,7 @@ def statistic(scores: Scores, task: Task, thresholds: Sequence[float] | None = N
 def metric_table(
     results: Sequence[Scored],
     task: Task,
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[ArrayLike] | None = None,
     *,
     level: float = 0.95,
     repeats: int = 2000,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int, Num
-from pydantic import Field
+from pydantic import Field, model_validator
 from sklearn.model_selection import StratifiedGroupKFold
 
 from scanfuse.config import Section
@@ -20,8 +20,15 @@ class FoldConfig(Section):
     """Which part of a cross-validation a run is."""
 
     folds: int = Field(0, ge=0, description="parts of the cross-validation; 0 = none, one split")
-    fold: int = Field(0, ge=0, description="the part that this run holds out, from 0")
+    fold: int = Field(0, ge=0, description="the one part to hold out, from 0; all, or left out: one run for each")
     fold_seed: int = Field(0, ge=0, description="seed of the assignment to folds")
+
+    @model_validator(mode="after")
+    def _fold_is_one_of_them(self) -> "FoldConfig":
+        if self.fold and self.fold >= self.folds:
+            there = f"with --folds {self.folds} they are 0 to {self.folds - 1}" if self.folds else "give --folds too"
+            raise ValueError(f"there is no fold {self.fold}: {there}")
+        return self
 
 
 class SamplingConfig(Section):

@@ -183,13 +183,21 @@ class Job:
         return [path]
 
 
-def write_decided(path: Path, job: Job, results: Sequence[Scored]) -> None:
-    """One row per study: id, group, what it is called (" + " between labels), and calibrated probabilities."""
+def write_decided(
+    path: Path, decision: Decision, studies: Sequence[Scored], further: Mapping[str, Sequence[float]] | None = None
+) -> None:
+    """One row per study: id, group, what it is called (" + " between labels), and calibrated probabilities.
+
+    Args:
+        path: the CSV file to write.
+        decision: of the run or the ensemble.
+        studies: calibrated.
+        further: columns of numbers behind these, one value per study.
+    """
     rows = []
-    for result in job.decided(results):
-        called = " + ".join(job.decision.called(result)) or f"not {' or '.join(job.task.labels)}"
+    for number, result in enumerate(studies):
+        called = " + ".join(decision.called(result)) or f"not {' or '.join(decision.labels)}"
         row = {"id": result.id, "group": result.group, "called": called}
-        rows.append(
-            row | {f"p_{label}": f"{p:.6f}" for label, p in zip(job.task.labels, result.probabilities, strict=True)}
-        )
+        row |= {f"p_{label}": f"{p:.6f}" for label, p in zip(decision.labels, result.probabilities, strict=True)}
+        rows.append(row | {name: f"{values[number]:.6f}" for name, values in (further or {}).items()})
     write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))

@@ -83,8 +83,9 @@ def read(
 ) -> Manifest:
     """One row per study: columns frontal, frontal_2, ..., lateral, ...; further columns sex, age and projection.
 
-    The target names every finding ("Edema=1;Fracture=;..."); labels are those of the study's first frontal image. The
-    published valid set is test. Val is cut from train by patient, balanced by the number of positive findings.
+    The projection is that of the frontal images: AP, PA or AP+PA. The target names every finding
+    ("Edema=1;Fracture=;..."); labels are those of the study's first frontal image. The published valid set is test.
+    Val is cut from train by patient, balanced by the number of positive findings.
 
     Args:
         root: CheXpert-v1.0, CheXpert-v1.0-small, or the folder above.
@@ -216,7 +217,8 @@ def _studies(home: Path, published: str, rows: pd.DataFrame) -> list[Study]:
     studies = []
     for (patient, study), records in found.items():
         views = tuple((role, _locate(folders, path)) for _, _, role, path, *_ in records)
-        projections = " ".join(projection or "-" for _, _, role, _, projection, *_ in records if role == "frontal")
+        frontal = [projection for _, _, role, _, projection, *_ in records if role == "frontal"]
+        projections = "+".join(sorted(set(filter(None, frontal))))
         _, _, _, _, _, sex, age, target = records[0]
         split = "train" if published == "train" else "test"
         further = {"sex": sex, "age": age, "projection": projections, "published": published}

@@ -87,7 +87,7 @@ def read(
     strata = [f"{study.further['part']} {study.target}" for study in studies]
     if split:
         studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
-    return manifest_of(studies, roles=ROLES, notes=notes)
+    return manifest_of(studies, roles=ROLES, notes=notes, subgroups=("part",))
 
 
 def _home(root: Path) -> Path | None:

@@ -68,14 +68,14 @@ BETTER: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
 
 
 def binary(
-    target: ArrayLike, probability: ArrayLike, threshold: float = 0.5, weights: ArrayLike | None = None
+    target: ArrayLike, probability: ArrayLike, threshold: ArrayLike = 0.5, weights: ArrayLike | None = None
 ) -> Values:
     """All metrics of one label.
 
     Args:
         target: (n,), 0 or 1.
         probability: (n,), of class 1.
-        threshold: positive if probability >= threshold.
+        threshold: positive if probability >= threshold; one number, or (n,) where samples have their own.
         weights: (r, n) or (n,), not negative; None counts every sample once.
 
     Raises:
@@ -137,7 +137,7 @@ def multilabel(
     target: Num[np.ndarray, "n l"],
     defined: Bool[np.ndarray, "n l"],
     probabilities: Float[np.ndarray, "n l"],
-    thresholds: Sequence[float] | None = None,
+    thresholds: Sequence[ArrayLike] | None = None,
     weights: ArrayLike | None = None,
 ) -> tuple[Values, list[Values]]:
     """All metrics of l labels: averages over labels, and those of each label.
@@ -150,7 +150,7 @@ def multilabel(
         target: (n, l), 0 or 1; anything where not defined.
         defined: (n, l), False where the label is not known.
         probabilities: (n, l).
-        thresholds: l numbers, 0.5 throughout if None.
+        thresholds: for each label one number, or (n,); 0.5 throughout if None.
         weights: (r, n) or (n,), not negative; None counts every sample once.
 
     Returns:
@@ -165,7 +165,7 @@ def multilabel(
     w = checked_weights(weights, len(y))
     cuts = [0.5] * y.shape[1] if thresholds is None else list(thresholds)
     each = [
-        binary(y[rows, label], p[rows, label], cut, w[:, rows])
+        binary(y[rows, label], p[rows, label], np.broadcast_to(cut, len(y))[rows], w[:, rows])
         for label, (rows, cut) in enumerate(zip(known.T, cuts, strict=True))
     ]
     sample = np.nonzero(known)[0]

@@ -38,13 +38,15 @@ class Counts(NamedTuple):
     tn: Rates
 
 
-def counts(target: ArrayLike, score: ArrayLike, threshold: float = 0.5, weights: ArrayLike | None = None) -> Counts:
+def counts(
+    target: ArrayLike, score: ArrayLike, threshold: ArrayLike = 0.5, weights: ArrayLike | None = None
+) -> Counts:
     """The four counts of the decisions `score >= threshold`.
 
     Args:
         target: (n,), 0 or 1.
         score: (n,).
-        threshold: in the unit of the score.
+        threshold: in the unit of the score; one number, or (n,) where samples have their own.
         weights: (r, n) or (n,), not negative; None counts every sample once (r = 1).
 
     Raises:
@@ -52,7 +54,7 @@ def counts(target: ArrayLike, score: ArrayLike, threshold: float = 0.5, weights:
     """
     y, p = checked(target, score)
     w = checked_weights(weights, y.size)
-    called = p >= threshold
+    called = p >= np.asarray(threshold)
     return Counts(w @ (y & called), w @ (~y & called), w @ (y & ~called), w @ (~y & ~called))
 
 
