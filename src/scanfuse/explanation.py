@@ -97,9 +97,9 @@ class Explanation:
 
     @property
     def titles(self) -> dict[str, str]:
-        """Name of a map -> whose it is, and of how many places: what looks smooth is drawn between few."""
+        """Name of a map -> whose it is, and its own rows and columns: what looks smooth is drawn between few."""
         kinds = {"view": "own map", "fused": "joint map"}
-        return {name: f"{kinds.get(name, name)}, {h} x {w} places" for name, (h, w) in self.places.items()}
+        return {name: f"{kinds.get(name, name)} ({h} x {w})" for name, (h, w) in self.places.items()}
 
 
 def explain_study(
@@ -226,7 +226,7 @@ def _size(values: Tensor) -> tuple[int, int]:
     return int(values.shape[-2]), int(values.shape[-1])
 
 
-def picture(found: Explanation, height: int = 220) -> np.ndarray:
+def picture(found: Explanation, height: int = 260) -> np.ndarray:
     """The panel of an explanation, (h, w, 3) uint8."""
     return panel(found.pixels, found.heats, captions=found.captions, titles=found.titles, height=height)
 

@@ -16,11 +16,7 @@ __all__ = ["overlay", "panel", "to_picture", "write_overlay", "write_panel"]
 _COLOURS = "turbo"
 _HOTTEST = 0.88
 """Where the colours end: beyond it they darken, and the strongest heat would look like a hole."""
-_CAPTION = 22
 _GAP = 6
-_FONT = 13
-_SCALE = (160, 10)
-"""Width and height of the scale of colours under a panel."""
 
 
 def to_picture(pixels: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
@@ -101,14 +97,15 @@ def panel(
     """
     if not pictures:
         raise ValueError("there is no picture to show")
+    letters = max(12, round(0.07 * height))  # so that a panel can be shown at half its size
     rows = []
     for view, pixels in pictures.items():
         small = _resized(to_picture(pixels), height)
-        row = [_captioned(small, (captions or {}).get(view, view))]
+        row = [_captioned(small, (captions or {}).get(view, view), letters)]
         for name, heat in heats.get(view, {}).items():
             _check(heat, pixels.shape[:2])
             text = (titles or {}).get(name, name) + ("" if heat.any() else ": zero")
-            row.append(_captioned(overlay(small, _shrunk(heat, small.shape[:2])), text))
+            row.append(_captioned(overlay(small, _shrunk(heat, small.shape[:2])), text, letters))
         rows.append(row)
     widths = [max(row[k].shape[1] for row in rows if k < len(row)) for k in range(max(map(len, rows)))]
     lines = []
@@ -118,7 +115,7 @@ def panel(
         lines += [line, _space(_GAP, line.shape[1])]
     total = max(line.shape[1] for line in lines)
     if any(heats.values()):
-        scale = _scale()
+        scale = _scale(letters)
         total = max(total, scale.shape[1])
         lines.append(np.concatenate([_space(scale.shape[0], total - scale.shape[1]), scale], axis=1))
     else:
@@ -161,12 +158,12 @@ def _shrunk(heat: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(image.resize((shape[1], shape[0]), PillowImage.Resampling.BILINEAR)).clip(0, 1)
 
 
-def _captioned(picture: np.ndarray, text: str) -> np.ndarray:
+def _captioned(picture: np.ndarray, text: str, letters: int) -> np.ndarray:
     """The picture under its text; one narrower than its text gets white borders."""
-    font = ImageFont.load_default(size=_FONT)
+    font = ImageFont.load_default(size=letters)
     width = max(picture.shape[1], int(font.getlength(text)) + 4)
-    strip = PillowImage.new("RGB", (width, _CAPTION), "white")
-    ImageDraw.Draw(strip).text((width / 2, _CAPTION / 2), text, "black", font=font, anchor="mm")
+    strip = PillowImage.new("RGB", (width, letters + 10), "white")
+    ImageDraw.Draw(strip).text((width / 2, strip.height / 2), text, "black", font=font, anchor="mm")
     return np.concatenate([np.asarray(strip), _centred(picture, width)])
 
 
@@ -175,20 +172,19 @@ def _centred(picture: np.ndarray, width: int) -> np.ndarray:
     return np.pad(picture, ((0, 0), (missing // 2, missing - missing // 2), (0, 0)), constant_values=255)
 
 
-def _scale() -> UInt8[np.ndarray, "rows columns 3"]:
+def _scale(letters: int) -> UInt8[np.ndarray, "rows columns 3"]:
     """The colours of heat 0 to 1 as they look over middle grey, between the words for both ends."""
-    font = ImageFont.load_default(size=_FONT)
-    width, height = _SCALE
-    bar = overlay(
-        np.full((height, width), 128, np.uint8), np.tile(np.linspace(0, 1, width, dtype=np.float32), (height, 1))
-    )
+    font = ImageFont.load_default(size=letters)
+    heat = np.tile(np.linspace(0, 1, 12 * letters, dtype=np.float32), (round(0.8 * letters), 1))
+    bar = overlay(np.full(heat.shape, 128, np.uint8), heat)
     ends = ("no evidence", "strongest")
     left, right = (int(font.getlength(text)) + 8 for text in ends)
-    strip = PillowImage.new("RGB", (left + width + right, _CAPTION), "white")
-    strip.paste(PillowImage.fromarray(bar), (left, (_CAPTION - height) // 2))
+    strip = PillowImage.new("RGB", (left + bar.shape[1] + right, letters + 10), "white")
+    middle = strip.height / 2
+    strip.paste(PillowImage.fromarray(bar), (left, (strip.height - bar.shape[0]) // 2))
     draw = ImageDraw.Draw(strip)
-    draw.text((left - 5, _CAPTION / 2), ends[0], "black", font=font, anchor="rm")
-    draw.text((left + width + 5, _CAPTION / 2), ends[1], "black", font=font, anchor="lm")
+    draw.text((left - 5, middle), ends[0], "black", font=font, anchor="rm")
+    draw.text((left + bar.shape[1] + 5, middle), ends[1], "black", font=font, anchor="lm")
     return np.asarray(strip)
 
 

@@ -9,7 +9,8 @@ import csv
 import importlib.resources
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import jinja2
 import pandas as pd
 from PIL import Image as PillowImage
 
+from scanfuse import systems
 from scanfuse.data.manifest import SPLITS, read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
@@ -29,6 +31,9 @@ __all__ = ["write"]
 _WIDEST = 1600
 """Pixels of an inlined picture; wider ones are shrunk."""
 
+_HEADLINE = ("auroc", "sensitivity", "specificity", "ece", "balanced_accuracy", "ssim", "qabf", "vif", "fmi")
+"""The first four of these that a table has stand on top of the page."""
+
 
 def write(run: Run) -> Path:
     """Writes `report.html` into the run folder and returns its path.
@@ -39,23 +44,42 @@ def write(run: Run) -> Path:
     record = run.record()
     config = run.config()
     notes, split = read_csv(run.split_file)
+    data_notes = [note for note in notes if not note.startswith("leaky")]
+    words = _Words("studies", "patients") if "task" in config else _Words("samples", "cases")
+    history = _history(run.path / "history.csv")
+    decision = _decision(run.path / "decision.json")
+    folders = sorted(path.parent for path in (run.path / "evaluation").glob("*/evaluation.json"))
+    evaluations = [_evaluation(folder, decision, data_notes) for folder in folders]
     page = _template().render(
         name=run.path.resolve().name,
         record=record,
+        words=words,
+        facts=_facts(record, config, history),
         settings=_settings(config),
-        counts=_counts(split),
-        targets=_targets(split),
-        checks=_checks(split, notes),
-        curves=plots.curves(_history(run.path / "history.csv")),
-        decision=_decision(run.path / "decision.json"),
-        evaluations=[
-            _evaluation(folder) for folder in sorted((run.path / "evaluation").glob("*/")) if _is_whole(folder)
+        splits=[name for name in (*SPLITS, "") if (split["split"] == name).any()],
+        counts=_counts(split, words) + _targets(split, config),
+        checks=_checks(split, notes, words),
+        notes=data_notes,
+        curves=plots.curves(history, record.get("best_epoch")),
+        decision=decision,
+        evaluations=evaluations,
+        headline=next((e for e in evaluations if e["name"] == "test"), evaluations[0] if evaluations else None),
+        environment=[
+            (key.removeprefix("packages.").replace("_", " "), value)
+            for key, value in _flat(_json(run.path / "environment.json"))
         ],
-        environment=_flat(_json(run.path / "environment.json")),
     )
     path = run.path / "report.html"
     write_text(path, page)
     return path
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a sample and a group are called."""
+
+    samples: str
+    groups: str
 
 
 def _template() -> jinja2.Template:
@@ -65,11 +89,29 @@ def _template() -> jinja2.Template:
     )
     return environment.from_string(
         text,
-        globals={
-            "number": _number,
-            "labels_and_cuts": lambda decision: zip(decision["labels"], decision["thresholds"], strict=True),
-        },
+        globals={"number": _number, "zip": zip},
     )
+
+
+def _facts(record: Mapping[str, Any], config: Mapping[str, Any], history: pd.DataFrame) -> list[tuple[str, str]]:
+    """What was trained, on what and how, in a few lines."""
+    name, task, train = str(record.get("system")), config.get("task", {}), config.get("train", {})
+    about = f": {systems.summary(name).partition(': ')[2]}" if name in systems.available() else ""
+    fusion = str(config.get("model", {}).get("fusion", ""))
+    plain = "; a plain method on the same encoder" if fusion in ("single", "early", "late") else ""
+    parameters = f"; {record['parameters']:,} parameters" if "parameters" in record else ""
+    chosen = f", weights of epoch {record['best_epoch']}" if "best_epoch" in record else ""
+    chosen += f", the best by validation {task['select_by']}".replace("auroc", "AUROC") if "select_by" in task else ""
+    found = [
+        ("System", f"{name}{about}"),
+        ("Fusion", f"{fusion}{plain}"),
+        ("Predicts", f"{task['kind']}: {', '.join(task['labels'])}" if task.get("labels") else ""),
+        ("Data", str(record.get("data", ""))),
+        ("Start", str(record.get("started_from", ""))),
+        ("Training", f"{len(history)} of {train.get('epochs')} epochs{chosen}; seed {train.get('seed')}{parameters}"),
+        ("Split", f"digest {str(record.get('split_digest', 'unknown'))[:16]}"),
+    ]
+    return [(title, text) for title, text in found if text]
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -88,21 +130,30 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return rows
 
 
-def _counts(split: pd.DataFrame) -> list[tuple[str, int, int]]:
-    """Split, samples, patients or cases."""
-    parts = [(name, split[split["split"] == name]) for name in (*SPLITS, "")]
-    return [(name or "none", len(part), part["group"].nunique()) for name, part in parts if len(part)]
+def _counts(split: pd.DataFrame, words: _Words) -> list[tuple[str, list[str]]]:
+    """Rows: samples and groups of every split that has any."""
+    parts = [split[split["split"] == name] for name in (*SPLITS, "")]
+    parts = [part for part in parts if len(part)]
+    return [
+        (words.samples, [str(len(part)) for part in parts]),
+        (words.groups, [str(part["group"].nunique()) for part in parts]),
+    ]
 
 
-def _targets(split: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    """Outcome -> its number in each split (findings: positives of those known); nothing without targets."""
-    present = [name for name in SPLITS if (split["split"] == name).any()]
+def _targets(split: pd.DataFrame, config: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Rows: an outcome and its number in each split (findings: positives of those known); none without targets."""
+    present = [name for name in (*SPLITS, "") if (split["split"] == name).any()]
     texts = split.loc[split["target"] != "", "target"]
     if not len(texts):
         return []
     if "=" not in texts.iloc[0]:
+        labels = config.get("task", {}).get("labels", [])
+        names = {"0": f"not {labels[0]}", "1": labels[0]} if len(labels) == 1 else {}
         table = pd.crosstab(split["target"].replace("", "unknown"), split["split"])
-        return [(str(target), [str(row.get(name, 0)) for name in present]) for target, row in table.iterrows()]
+        return [
+            (names.get(str(target), str(target)), [str(row.get(name, 0)) for name in present])
+            for target, row in table.iterrows()
+        ]
     found: dict[str, dict[str, list[int]]] = {}
     for name, text in zip(split["split"], split["target"], strict=True):
         for part in filter(None, text.split(";")):
@@ -116,25 +167,19 @@ def _targets(split: pd.DataFrame) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _checks(split: pd.DataFrame, notes: Sequence[str]) -> list[tuple[bool, str]]:
+def _checks(split: pd.DataFrame, notes: Sequence[str], words: _Words) -> list[tuple[bool, str]]:
     """Whether each check is passed, and what it says."""
     placed = split[split["split"] != ""]
     spread = placed.groupby("group")["split"].nunique()
     shared = list(spread[spread > 1].index)
-    found = [
-        (
-            not shared,
-            f"{len(shared)} patients or cases in more than one split"
-            + (f", such as {', '.join(map(str, shared[:3]))}" if shared else ""),
-        )
-    ]
+    some = f", such as {', '.join(map(str, shared[:3]))}" if shared else ""
+    found = [(not shared, f"{len(shared)} of {len(spread)} {words.groups} in more than one split{some}")]
     columns = [c for c in placed.columns if placed[c].str.contains(r"[/\\].*\.[A-Za-z]+(?:\.gz)?$", regex=True).any()]
     files = placed.melt(id_vars=["split"], value_vars=columns)
     places = files[files["value"] != ""].groupby("value")["split"].nunique()
     twice = list(places[places > 1].index)
     found.append((not twice, f"{len(twice)} of {len(places)} files listed in more than one split"))
-    found += [(not note.startswith("leaky"), note) for note in notes]
-    return found
+    return found + [(False, note) for note in notes if note.startswith("leaky")]
 
 
 def _history(path: Path) -> pd.DataFrame:
@@ -145,31 +190,41 @@ def _decision(path: Path) -> dict[str, Any] | None:
     return _json(path) if path.is_file() else None
 
 
-def _is_whole(folder: Path) -> bool:
-    return (folder / "evaluation.json").is_file()
-
-
-def _evaluation(folder: Path) -> dict[str, Any]:
+def _evaluation(folder: Path, decision: Mapping[str, Any] | None, said: Sequence[str]) -> dict[str, Any]:
+    """What the page shows of one evaluation; notes of `said` stand elsewhere on it."""
     content = _json(folder / "evaluation.json")
-    parts = {"": content, **content.get("parts", {})}
-    examples = folder / "examples.json"
-    figures = _figures(folder, content) if content.get("unit", "samples") != "samples" else []
+    metrics = content["better"]
+    tables = [_table(title, part, metrics) for title, part in {"": content, **content.get("parts", {})}.items()]
+    cells = content["cells"][content["methods"][0]]
+    file = folder / "examples.json"
+    examples = _json(file)["examples"] if file.is_file() else []
     return {
         "name": folder.name,
-        "tables": [_table(title, part) for title, part in parts.items()],
-        "notes": content["notes"],
-        "figures": figures,
+        "method": content["methods"][0],
+        "size": tables[0]["size"],
+        "headline": [
+            (plots.metric_name(name), _number(cells[name]["mean"]), _range(cells[name]))
+            for name in [name for name in _HEADLINE if name in cells][:4]
+        ],
+        "tables": tables,
+        "notes": [note for note in content["notes"] if note not in said] + _remarks(content),
+        "figures": [] if content.get("unit", "samples") == "samples" else _figures(folder, content, decision),
         "gallery": _inlined(folder / "gallery.png") if (folder / "gallery.png").is_file() else "",
-        "examples": [
-            {**example, "picture": _inlined(folder / example["file"])} for example in _json(examples)["examples"]
-        ]
-        if examples.is_file()
-        else [],
+        "examples": {
+            title: [
+                {**e, "picture": _inlined(folder / e["file"], lossless=False)}
+                for e in examples
+                if e["right"] == right
+            ]
+            for title, right in (("Right", True), ("Wrong", False))
+        },
     }
 
 
-def _table(title: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Head and rows as text; a cell is (value, interval, whether it is the best)."""
+def _table(title: str, content: Mapping[str, Any], metrics: Collection[str]) -> dict[str, Any]:
+    """Head and rows as text; a cell is (value, interval, whether it is the best). Rows are metrics, or groups."""
+    of_metrics = set(content["better"]) <= set(metrics)
+    methods, counts = content["methods"], content.get("counts", [])
     arrows = {"higher": " ↑", "lower": " ↓", "none": ""}
     rows = []
     for metric, direction in content["better"].items():
@@ -177,29 +232,56 @@ def _table(title: str, content: Mapping[str, Any]) -> dict[str, Any]:
         sign = {"higher": 1, "lower": -1, "none": 0}[direction]
         means = [None if cell["mean"] is None else round(cell["mean"], 3) * sign for cell in cells]
         defined = [mean for mean in means if mean is not None]
-        best = max(defined) if defined and sign and len(cells) > 1 else None
+        best = max(defined) if defined and sign and len(cells) > 1 else math.inf
+        name = plots.metric_name(metric) if of_metrics else metric
         rows.append(
             (
-                metric + arrows[direction],
+                name + arrows[direction],
                 [
-                    (_number(c["mean"]), _range(c), m is not None and m == best)
-                    for c, m in zip(cells, means, strict=True)
+                    (
+                        f"{c['mean']:.0f}" if t in counts and m is not None else _number(c["mean"]),
+                        _range(c),
+                        m == best,
+                    )
+                    for c, m, t in zip(cells, means, content["methods"], strict=True)
                 ],
             )
         )
     unit = content.get("unit", "samples")
     who = "cases" if unit == "samples" else "patients"
-    caption = f"{content['samples']} {unit} of {content['groups']} {who}; 95 % intervals over {who}"
-    titles = {"": "All metrics", "pairs": "Per pair of views, as the publication scores", "labels": "AUROC per label"}
-    return {"title": titles.get(title, title), "caption": caption, "methods": content["methods"], "rows": rows}
+    titles = {
+        "": "Per sample" if unit == "samples" else "Per study",
+        "pairs": "Per pair of views, as published",
+        "labels": "AUROC of each label",
+    }
+    return {
+        "title": titles.get(title, title[:1].upper() + title[1:]),
+        "size": f"{content['samples']} {unit} of {content['groups']} {who}",
+        "who": who,
+        "head": ["metric" if of_metrics else "", *(m if of_metrics else plots.metric_name(m) for m in methods)],
+        "rows": rows,
+    }
 
 
-def _figures(folder: Path, content: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _remarks(content: Mapping[str, Any]) -> list[str]:
+    """What a reader of the numbers may stumble over."""
+    tables = [content, *content.get("parts", {}).values()]
+    found = []
+    if len(content["methods"]) > 1:
+        found.append("bold: the best value of the row, which need not differ from the others by more than chance")
+    cells = [cell for table in tables for row in table["cells"].values() for cell in row.values()]
+    if any(cell["mean"] is None for cell in cells):
+        found.append("n/a: not defined for these data")
+    errors = [row["ece"] for table in tables for row in table["cells"].values() if "ece" in row]
+    if any(None not in cell.values() and cell["low"] > cell["mean"] for cell in errors):
+        found.append("ECE below its interval: resampling adds noise to every bin, so the interval lies too high")
+    return found
+
+
+def _figures(folder: Path, content: Mapping[str, Any], decision: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Title and SVG of the plots of a classification."""
     with (folder / "per_sample.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    decision = _decision(folder.parent.parent / "decision.json")
-    return plots.classification(rows, list(content["methods"]), decision)
+        return plots.classification(list(csv.DictReader(file)), content, decision)
 
 
 def _number(value: float | None) -> str:
@@ -218,11 +300,14 @@ def _json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def _inlined(path: Path) -> str:
-    """A picture as a data address."""
+def _inlined(path: Path, *, lossless: bool = True) -> str:
+    """A picture as a data address; results stay as they are, heat maps need not."""
     image = PillowImage.open(path).convert("RGB")
     if image.width > _WIDEST:
         image = image.resize((_WIDEST, round(image.height * _WIDEST / image.width)), PillowImage.Resampling.LANCZOS)
     buffer = BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    if lossless:
+        image.save(buffer, format="PNG", optimize=True)
+    else:
+        image.save(buffer, format="JPEG", quality=88, subsampling=0)
+    return f"data:image/{'png' if lossless else 'jpeg'};base64," + base64.b64encode(buffer.getvalue()).decode()
