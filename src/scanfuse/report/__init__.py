@@ -5,7 +5,6 @@ is not there yet (no evaluation, say) is named as missing, with the command that
 """
 
 import base64
-import csv
 import importlib.resources
 import json
 import math
@@ -101,7 +100,8 @@ def _facts(record: Mapping[str, Any], config: Mapping[str, Any], history: pd.Dat
     plain = "; a plain method on the same encoder" if fusion in ("single", "early", "late") else ""
     parameters = f"; {record['parameters']:,} parameters" if "parameters" in record else ""
     chosen = f", weights of epoch {record['best_epoch']}" if "best_epoch" in record else ""
-    chosen += f", the best by validation {task['select_by']}".replace("auroc", "AUROC") if "select_by" in task else ""
+    by = str(record.get("selected_by", task.get("select_by", "")))
+    chosen += f", the best by validation {by}".replace("auroc", "AUROC") if by else ""
     found = [
         ("System", f"{name}{about}"),
         ("Fusion", f"{fusion}{plain}"),
@@ -183,7 +183,12 @@ def _checks(split: pd.DataFrame, notes: Sequence[str], words: _Words) -> list[tu
 
 
 def _history(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        return read_csv(path)[1].apply(pd.to_numeric)
+    except ValueError as error:
+        raise UserError(f"{path} holds a value that is no number: {error}") from None
 
 
 def _decision(path: Path) -> dict[str, Any] | None:
@@ -280,8 +285,12 @@ def _remarks(content: Mapping[str, Any]) -> list[str]:
 
 def _figures(folder: Path, content: Mapping[str, Any], decision: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Title and SVG of the plots of a classification."""
-    with (folder / "per_sample.csv").open(encoding="utf-8", newline="") as file:
-        return plots.classification(list(csv.DictReader(file)), content, decision)
+    path = folder / "per_sample.csv"
+    _, table = read_csv(path)
+    if "method" not in table:
+        raise UserError(f"{path} has no column 'method': evaluate the run again.")
+    rows = [dict(zip(map(str, table), row, strict=True)) for row in table.itertuples(index=False, name=None)]
+    return plots.classification(rows, content, decision)
 
 
 def _number(value: float | None) -> str:
@@ -302,7 +311,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _inlined(path: Path, *, lossless: bool = True) -> str:
     """A picture as a data address; results stay as they are, heat maps need not."""
-    image = PillowImage.open(path).convert("RGB")
+    try:
+        image = PillowImage.open(path).convert("RGB")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error}): evaluate the run again.") from None
     if image.width > _WIDEST:
         image = image.resize((_WIDEST, round(image.height * _WIDEST / image.width)), PillowImage.Resampling.LANCZOS)
     buffer = BytesIO()
