@@ -98,12 +98,14 @@ def compare(
 def print_comparisons(found: Comparisons, console: Console | None = None) -> None:
     """The table on the console."""
     table = Table(title=_title(found), title_justify="left")
-    for name in ("run", "metric", "test"):
+    corrected = len({row.run for row in found.rows}) > 1 or any(row.adjusted > row.p_value for row in found.rows)
+    table.add_column("run", overflow="fold")  # the numbers stay whole on a narrow console
+    for name in ("metric", "test"):
         table.add_column(name, no_wrap=True)
-    for name in ("difference", "p", "p (Holm)"):
+    for name in ("difference", "p", *(["p (Holm)"] if corrected else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for row in found.rows:
-        table.add_row(row.run, row.metric, row.test, *_texts(row))
+        table.add_row(row.run, row.metric, row.test, *_texts(row)[: 3 if corrected else 2])
     console = console or Console()
     console.print(table)
     for note in found.notes:
