@@ -162,18 +162,31 @@ def test_runs_that_do_not_belong_together(
     for name in ("config.yaml", "decision.json"):
         text = (renamed / name).read_text()
         (renamed / name).write_text(text.replace("abnormal", "broken"))
+    tested = tmp_path / "tested"
+    shutil.copytree(one_view, tested, ignore=shutil.ignore_patterns("evaluation", "checkpoint.pt"))
+    split = (tested / "split.csv").read_text()
+    study = pd.read_csv(tested / "split.csv", comment="#").query("split == 'test'")["id"].iloc[0]
+    lines = [
+        line.replace(",test,", ",train,") if line.startswith(f"{study},") else line for line in split.split("\n")
+    ]
+    (tested / "split.csv").write_text("\n".join(lines))
     out = tmp_path / "out"
-    for runs, message in (
-        ([bones_run], "needs two runs"),
-        ([bones_run, fold], "different splits"),
-        ([bones_run, renamed], "predicts other labels"),
-        ([bones_run, tmp_path / "none"], "no run folder"),
+    for runs, on, message in (
+        ([bones_run], "test", "needs two runs"),
+        ([bones_run, fold], "val", "different splits"),
+        ([bones_run, tested], "test", "different splits"),
+        ([bones_run, renamed], "test", "predicts other labels"),
+        ([bones_run, tmp_path / "none"], "test", "no run folder"),
     ):
         capsys.readouterr()
-        assert main(["compare", *map(str, runs), "--data", str(bones), "--out", str(out)]) == 2
+        command = ["compare", *map(str, runs), "--data", str(bones), "--on", on, "--out", str(out)]
+        assert main(command) == 2, message
         line = capsys.readouterr().err.strip()
         assert message in line and "\n" not in line
         assert not out.exists()
+    # Runs of other training parts may be compared on the test samples that both have never seen, and that is said.
+    content = compared([bones_run, fold], bones, out)
+    assert any("different parts of the data" in note for note in content["notes"])
 
 
 def test_samples_of_the_training_are_said(bones_run: Path, one_view: Path, bones: Path) -> None:
