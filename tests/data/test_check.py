@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 from dicom_files import write as write_dicom
 
-from scanfuse.data.check import Finding, check
+from scanfuse.data.check import Finding, check, check_studies
+from scanfuse.data.manifest import Manifest
 from scanfuse.data.phantoms import harvard
 from scanfuse.data.readers import read_image, write_image
 
@@ -50,6 +52,33 @@ def test_size(heads: Path) -> None:
     write_image(heads / "CT-MRI/train/CT/1005.png", np.arange(20, dtype=np.uint8).reshape(4, 5))
     message = only(check(heads, PAIR), "size")
     assert message == "1005 differs in size between its modalities: CT 4 x 5, MRI 32 x 32; resample one of them."
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        ({"train": "0 1 0", "val": "1 0", "test": "0 1"}, []),
+        ({"train": "0 1 0", "val": "1 1", "test": "0"}, ["val (2 studies of 2 patients) has no case of 0.",
+                                                         "test (1 studies of 1 patients) has no case of 1."]),
+        ({"train": "a b c d e f", "test": "a"},
+         ["test (1 studies of 1 patients) has no case of b, c, d, e and 1 more."]),
+        ({"train": "x=1;y=0 x=0;y=", "val": "x=1;y=1 x=;y=0"}, ["train (2 studies of 2 patients) has no case of y=1.",
+                                                                "val (2 studies of 2 patients) has no case of x=0."]),
+    ],
+)  # fmt: skip
+def test_outcomes_that_a_split_lacks(tmp_path: Path, targets: dict[str, str], expected: list[str]) -> None:
+    rows = [(split, target) for split, texts in targets.items() for target in texts.split()]
+    random = np.random.default_rng(0)
+    table = {"id": [], "group": [], "split": [], "target": [], "frontal": []}  # type: ignore[var-annotated]
+    for number, (split, target) in enumerate(rows):
+        write_image(tmp_path / f"{number}.png", random.integers(0, 255, (8, 8)).astype(np.uint8))
+        cells = (f"s{number}", f"p{number}", split, target, str(tmp_path / f"{number}.png"))
+        for column, cell in zip(table.values(), cells, strict=True):
+            column.append(cell)
+    manifest = Manifest(pd.DataFrame(table), ("frontal",))
+    findings = check_studies(tmp_path, lambda root: manifest)
+    assert [finding.message for finding in findings] == expected
+    assert all(finding.kind == "outcomes" and finding.severity == "warning" for finding in findings)
 
 
 def test_duplicates_matter_across_splits(heads: Path) -> None:

@@ -1,10 +1,14 @@
 """The generic study manifest, view pairs, and what a target's text means."""
 
+import csv
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
+from scanfuse.cli import main
 from scanfuse.data.datasets import open_manifest
 from scanfuse.data.datasets.studies import role_of_view
 from scanfuse.data.labels import Labels
@@ -46,6 +50,95 @@ def test_real_chest_studies_read_without_special_handling(real_data: Path) -> No
     assert [path.name for path in row.paths.values()] == ["16663_1_1.jpg", "16663_1_2.jpg"]
     binary = open_studies(real_data / "cxr-multiview", options={"positive": ("COVID-19",)})
     assert sorted(set(binary.table["target"])) == ["0", "1"] and (binary.table["target"] == "1").sum() == 5
+
+
+CHEST = (
+    "study,patientid,offset,filename,view,modality,finding,sex,age,survival,intubated,went_icu,temperature,"
+    "pO2_saturation,leukocyte_count,neutrophil_count,lymphocyte_count,location,license,doi,url"
+)
+
+
+def chest(root: Path) -> Path:
+    """Made-up pictures in the layout of the metadata of covid-chestxray-dataset: 12 studies of 8 patients, four
+    findings of which three have one patient each, files of any size and mode, some of them PNG in a .jpg."""
+    random = np.random.default_rng(0)
+    findings = {"7": "Legionella", "8": "Bacterial", "9": "Mycoplasma, other"}
+    visits = {"8": (3, 13), "9": (0, 30, 90, 120)}
+    lines = []
+    (root / "images").mkdir(parents=True)
+    for patient in ("1", "2", "3", "4", "5", "7", "8", "9"):
+        for day in visits.get(patient, (0,)):
+            for view in ("L", "PA"):
+                number = len(lines)
+                mode, form = (("RGB", "JPEG"), ("L", "JPEG"), ("RGBA", "PNG"), ("RGB", "PNG"))[number % 4]
+                name = f"x {number}-{view}.{'png' if mode == 'RGB' and form == 'PNG' else 'jpg'}"
+                grey = random.integers(0, 256, (30 + 7 * number % 41, 25 + 5 * number % 33), dtype=np.uint8)
+                picture = PillowImage.fromarray(grey).convert(mode)
+                picture.save(root / "images" / name, format=form)
+                finding = findings.get(patient, "COVID-19")
+                lines.append(
+                    f'{patient}_{day},{patient},{day}.0,{name},{view},X-ray,"{finding}",M,,,Y,,67.0,,,,'
+                    '"Neuk\ufffdlln, Berlin",CC BY-NC-SA,,https://example.org'
+                )
+    (root / "manifest.csv").write_text("\n".join([CHEST, *lines]) + "\n", encoding="utf-8")
+    return root
+
+
+def whole_job(data: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Check, train, evaluate, predict and explain as a user would; val and test have one outcome each."""
+    run, shown = out / "run", out / "explained"
+    assert main(["data", "check", "xfmamba", str(data)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "0 error(s)" in said
+        and "warning: test (1 studies of 1 patients) has no case of Bacterial, Legionella" in said
+    )
+    options = "--preset tiny --size 32 --epochs 1 --batch 4 --threads 1 --device cpu --quiet".split()
+    assert main(["train", "xfmamba", "--data", str(data), "--out", str(run), *options]) == 0
+    assert main(["evaluate", str(run), "--data", str(data), "--device", "cpu"]) == 0
+    result = json.loads((run / "evaluation/test/evaluation.json").read_text())
+    assert result["samples"] == 1 and result["cells"]["run"]["auroc"]["mean"] is None
+    assert any(note.startswith("one patient only") for note in result["notes"])
+    assert any("without AUROC" in note and "COVID-19" in note for note in result["notes"])
+    assert "one outcome" not in capsys.readouterr().err
+    assert "Leakage checks" in (run / "report.html").read_text(encoding="utf-8")
+    assert main(["predict", str(run), "--data", str(data), "--out", str(out / "p"), "--device", "cpu"]) == 0
+    with (out / "p/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    labels = ["Bacterial", "COVID-19", "Legionella", next(name[2:] for name in rows[0] if name.startswith("p_Myco"))]
+    for row in rows:
+        probabilities = [float(row[f"p_{label}"]) for label in labels]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert row["called"] == labels[int(np.argmax(probabilities))]
+    for row in list(open_studies(data).rows)[:2]:
+        assert (
+            main(["explain", str(run), "--data", str(data), "--id", row.id, "--out", str(shown), "--device", "cpu"])
+            == 0
+        )
+        folder = next(shown.glob(f"{row.id}__*"))
+        for view, path in zip(("view_a", "view_b"), row.paths.values(), strict=True):
+            with PillowImage.open(path) as original:
+                size = original.size
+            for kind in ("view", "fused"):
+                with PillowImage.open(folder / f"{view}_{kind}.png") as overlay:
+                    assert overlay.size == size
+        content = json.loads((folder / "explanation.json").read_text())
+        assert content["views"] == {"view_a": "frontal", "view_b": "lateral"}
+        assert content["map_places"] == {"view": [1, 1], "fused": [1, 1]}
+
+
+def test_a_table_of_few_mixed_chest_studies_goes_through_the_whole_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole_job(chest(tmp_path / "chest"), tmp_path, capsys)
+
+
+@pytest.mark.data
+def test_real_chest_studies_go_through_the_whole_job(
+    real_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole_job(real_data / "cxr-multiview", tmp_path, capsys)
 
 
 def test_rows_of_images_become_studies_with_frontal_first(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scanfuse.data.datasets import open_manifest
-from scanfuse.data.manifest import COLUMNS, Manifest, Row, check_groups
+from scanfuse.data.manifest import COLUMNS, SPLITS, Manifest, Row, check_groups
 from scanfuse.data.readers import Image, read_image
 from scanfuse.errors import UserError
 
@@ -23,7 +23,7 @@ class Finding:
     """One line. "error": training or its scores would be wrong; "warning": worth a look."""
 
     severity: Literal["error", "warning"]
-    kind: str  # layout, unpaired, unreadable, size, duplicate, group, constant, mode, leak, order
+    kind: str  # layout, unpaired, unreadable, size, duplicate, group, outcomes, constant, mode, leak, order
     message: str
 
     def __str__(self) -> str:
@@ -105,6 +105,7 @@ def check_manifest(manifest: Manifest, *, registered: bool = True) -> list[Findi
     findings.extend(_duplicates(hashes))
     findings.extend(_modes(unusual))
     findings.extend(_groups(manifest))
+    findings.extend(_outcomes(manifest))
     findings.extend(_leaks(manifest))
     findings.extend(_order(manifest))
     return _sorted(findings)
@@ -183,6 +184,22 @@ def _groups(manifest: Manifest) -> list[Finding]:
             return [Finding("error", "group", str(error))]
         return [Finding("warning", "group", note + ".") for note in manifest.notes if note.startswith("leaky")]
     return []
+
+
+def _outcomes(manifest: Manifest) -> list[Finding]:
+    """Outcomes that a split has no case of, though another one has: nothing can be learned or measured there."""
+    table = manifest.table[manifest.table["target"] != ""]
+    found = {split: set(";".join(part).split(";")) for split, part in table.groupby("split")["target"] if split}
+    known = {piece for pieces in found.values() for piece in pieces if not piece.endswith("=")}
+    findings = []
+    for split in (name for name in SPLITS if name in found):
+        lacking = sorted(known - found[split])
+        if lacking:
+            part = table[table["split"] == split]
+            some = ", ".join(lacking[:4]) + (f" and {len(lacking) - 4} more" if len(lacking) > 4 else "")
+            message = f"{split} ({len(part)} studies of {part['group'].nunique()} patients) has no case of {some}."
+            findings.append(Finding("warning", "outcomes", message))
+    return findings
 
 
 def _leaks(manifest: Manifest) -> list[Finding]:

@@ -186,7 +186,7 @@ def _history(path: Path) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     try:
-        return read_csv(path)[1].apply(pd.to_numeric)
+        return read_csv(path)[1].replace("", "nan").astype(float)
     except ValueError as error:
         raise UserError(f"{path} holds a value that is no number: {error}") from None
 

@@ -399,14 +399,16 @@ def _mean(members: Sequence[Scored], task: Task) -> Scored:
 def _notes(scores: Scores, task: Task) -> tuple[str, ...]:
     notes = []
     groups = len(set(scores.groups))
-    if groups < 20:
+    if groups < 2:
+        notes.append("one patient only: there are no intervals, and the values say nothing about others")
+    elif groups < 20:
         notes.append(f"only {groups} patient(s): the intervals are too narrow and say little about others")
     unknown = int((~scores.mask).sum())
     if unknown:
         notes.append(f"{unknown} of {scores.mask.size} targets are not known and were left out")
     if task.kind == "multiclass":
         counts = np.bincount(scores.target[scores.mask[:, 0], 0].astype(int), minlength=task.num_outputs)
-        undefined = [label for label, count in zip(task.labels, counts, strict=True) if not count]
+        undefined = [label for label, count in zip(task.labels, counts, strict=True) if count in (0, counts.sum())]
     else:
         undefined = [
             label
@@ -414,5 +416,6 @@ def _notes(scores: Scores, task: Task) -> tuple[str, ...]:
             if np.unique(y[known]).size < 2
         ]
     if undefined:
-        notes.append(f"without both outcomes, so without AUROC: {', '.join(undefined)}")
+        names = ", ".join(undefined)
+        notes.append(f"without both outcomes, so without AUROC and with an AUPRC that says nothing: {names}")
     return tuple(notes)
