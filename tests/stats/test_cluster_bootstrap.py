@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scanfuse.metrics.classification import binary, ranking
+from scanfuse.metrics.classification.calibration import ece
 from scanfuse.stats import bootstrap, cluster_bootstrap
 from scanfuse.stats.cluster_bootstrap import cluster_differences, cluster_intervals, of_rows
 
@@ -137,3 +138,21 @@ def test_bad_input(groups, options, match):
 
 def test_example():
     assert doctest.testmod(cluster_bootstrap).failed == 0
+
+
+def test_the_interval_of_a_calibration_error_holds_its_value_and_covers_the_truth() -> None:
+    """Probabilities 0.1 too high: the binned error is near 0.1; resampling noise alone pushes its repeats above it."""
+    random = np.random.default_rng(3)
+    chance = random.choice([0.2, 0.4, 0.6, 0.8], 400)
+    y, p = (random.random(400) < chance).astype(int), chance + 0.1
+    patients = [str(number) for number in range(400)]
+
+    def error(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return {"ece": ece(y, p, weights=weights)}
+
+    plain = cluster_intervals(error, patients, repeats=400)["ece"]
+    moved = cluster_intervals(error, patients, repeats=400, shifted={"ece"})["ece"]
+    assert moved.value == plain.value and moved.high - moved.low == pytest.approx(plain.high - plain.low)
+    assert moved.low < plain.low and moved.low < moved.value < moved.high and moved.low < 0.1 < moved.high
+    perfect = cluster_intervals(lambda w: {"ece": ece(y, y.astype(float), weights=w)}, patients, shifted={"ece"})
+    assert perfect["ece"] == (0, 0, 0)

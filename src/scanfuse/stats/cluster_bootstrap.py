@@ -14,7 +14,7 @@ patients in every resample, and nothing is copied.
     (0.889, True)
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,7 @@ def cluster_intervals(
     level: float = 0.95,
     repeats: int = 2000,
     seed: int = 0,
+    shifted: Collection[str] = (),
 ) -> dict[str, Estimate]:
     """The values of all samples and percentile intervals over resampled groups.
 
@@ -70,14 +71,25 @@ def cluster_intervals(
         level: coverage, strictly between 0 and 1.
         repeats: number of resamples, at least 1.
         seed: of the draws.
+        shifted: names of statistics that are means of absolute values, such as the calibration error. Resampling
+            adds noise, which their absolute values turn into an upward bias, so that the interval of a small one may
+            miss its own value: their repeats are moved down to have the mean `value`, and low is at least 0.
 
     Raises:
         ValueError: no groups; level or repeats out of range.
 
-    Source: Efron, Tibshirani 1993, chapter 13; Davison, Hinkley 1997, section 3.8 (clusters).
+    Source: Efron, Tibshirani 1993, chapters 10 (bias) and 13; Davison, Hinkley 1997, section 3.8 (clusters).
     """
     values, resampled = _resample(statistic, groups, level, repeats, seed)
-    return {name: Estimate(value, *_ends(resampled[name], level)) for name, value in values.items()}
+    found = {}
+    for name, value in values.items():
+        draws = resampled[name]
+        low, high = _ends(draws, level)
+        if name in shifted and not np.isnan(low):
+            bias = float(np.nanmean(draws)) - value
+            low, high = max(0.0, low - bias), high - bias
+        found[name] = Estimate(value, low, high)
+    return found
 
 
 def cluster_differences(

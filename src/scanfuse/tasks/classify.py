@@ -334,7 +334,8 @@ def metric_table(
         ValueError: no results.
     """
     scores = Scores.of(results)
-    found = cluster_intervals(statistic(scores, task, thresholds), scores.groups, level, repeats, seed)
+    shifted = {"ece", *(f"{label}/ece" for label in task.labels)}
+    found = cluster_intervals(statistic(scores, task, thresholds), scores.groups, level, repeats, seed, shifted)
     per_label: dict[str, dict[str, Estimate]] = {}
     if task.kind == "multilabel":
         per_label = {
