@@ -212,6 +212,7 @@ def _evaluation(folder: Path, decision: Mapping[str, Any] | None, said: Sequence
             for name in [name for name in _HEADLINE if name in cells][:4]
         ],
         "tables": tables,
+        "comparison": _comparison(folder / "comparison.json"),
         "notes": [note for note in content["notes"] if note not in said] + _remarks(content),
         "figures": [] if content.get("unit", "samples") == "samples" else _figures(folder, content, decision),
         "gallery": _inlined(folder / "gallery.png") if (folder / "gallery.png").is_file() else "",
@@ -266,6 +267,25 @@ def _table(title: str, content: Mapping[str, Any], metrics: Collection[str]) -> 
         "head": ["metric" if of_metrics else "", *(m if of_metrics else plots.metric_name(m) for m in methods)],
         "rows": rows,
     }
+
+
+def _comparison(path: Path) -> dict[str, Any] | None:
+    """Reference and rows as text, if `scanfuse compare` wrote into the folder of the evaluation."""
+    if not path.is_file():
+        return None
+    content = _json(path)
+    rows = [
+        (
+            row["run"],
+            plots.metric_name(row["metric"]),
+            row["test"],
+            "n/a" if row["difference"] is None else f"{row['difference']:+.3f}",
+            "" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]",
+            *("" if p is None else "< 0.0001" if p < 1e-4 else f"{p:.4f}" for p in (row["p_value"], row["adjusted"])),
+        )
+        for row in content["rows"]
+    ]
+    return {"reference": content["reference"], "rows": rows}
 
 
 def _remarks(content: Mapping[str, Any]) -> list[str]:
