@@ -15,6 +15,8 @@ from scanfuse import train
 from scanfuse.cli import main
 from scanfuse.data.studies import open_studies
 from scanfuse.predict import load
+from scanfuse.tasks.classify import Task
+from scanfuse.tasks.classify_folds import with_fold
 
 TINY = (
     "--preset tiny --size 32 --epochs 1 --batch 8 --lr 1e-3 --threads 1 --device cpu --positive abnormal --quiet"
@@ -174,10 +176,9 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
 ) -> None:
     out = tmp_path / "cv"
     shutil.copytree(cv, out)
-    # What a crash before the first checkpoint leaves behind.
-    for path in (out / "fold-2").iterdir():
-        if path.name not in ("config.yaml", "split.csv", "environment.json"):
-            path.unlink()
+    # What a crash right before the first checkpoint leaves behind.
+    for name in ("checkpoint.pt", "decision.json"):
+        (out / "fold-2" / name).unlink()
     times = {name: (out / name / "model.safetensors").stat().st_mtime_ns for name in FOLDS[:2]}
     assert main(command(bones, out, "--folds", "3")) == 0
     assert times == {name: (out / name / "model.safetensors").stat().st_mtime_ns for name in FOLDS[:2]}
@@ -209,6 +210,32 @@ def test_what_cannot_be_a_cross_validation_is_refused(bones: Path, tmp_path: Pat
     (out / "mine.txt").write_text("kept")
     assert "is not empty" in fails(command(bones, out, "--folds", "3"), capsys)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_data_are_checked_as_they_will_be_trained_on(all_train: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Two patients with the same picture are an error in the fold that parts them only."""
+    table = pd.read_csv(all_train, dtype=str, keep_default_na=False)
+    whole, task = open_studies(all_train), Task("binary", ("abnormal",))
+    folds = [with_fold(whole, task, folds=4, fold=number).table.set_index("id")["split"] for number in range(4)]
+    roles = pd.concat(folds, axis=1)
+    a = roles.index[0]
+    patient = table.set_index("id")["group"]
+    others = [name for name in roles.index if patient[name] != patient[a]]
+    # One fold has both in one split, another one does not.
+    b = next(name for name in others if (roles.loc[a].to_numpy() == roles.loc[name].to_numpy()).sum() == 1)
+    together = int(np.flatnonzero(roles.loc[a].to_numpy() == roles.loc[b].to_numpy())[0])
+    apart = (together + 1) % 4
+    path = tmp_path / "manifest.csv"
+    table["view"] = table["view"].where(table["id"] != b, table.set_index("id").loc[a, "view"])
+    table.to_csv(path, index=False)
+    assert main(["data", "check", "--folds", "4", "xfmamba", str(path), f"--fold={together}"]) == 0
+    assert "in the same split" in capsys.readouterr().out
+    assert main(["data", "check", "xfmamba", str(path), "--folds", "4", "--fold", str(apart)]) == 2
+    assert f"in {roles.loc[a].iloc[apart]} and {roles.loc[b].iloc[apart]}" in capsys.readouterr().out
+    assert main(["data", "check", "xfmamba", str(path), "--folds", "99"]) == 2
+    assert "error: 99 folds need at least as many patients" in capsys.readouterr().out
+    assert "did you mean --split-seed?" in fails(["data", "check", "xfmamba", "x", "--split-sed", "1"], capsys)
+    assert "Name the system and the folder" in fails(["data", "check", "xfmamba"], capsys)
 
 
 # ---- ensembles
@@ -412,6 +439,20 @@ def test_without_a_test_part_every_fold_tests_its_own(
     content, table = evaluated([str(untested), "--data", str(fewer)], tmp_path / "f")
     assert len(table) == len(samples) - 3
     assert any(note.startswith("3 sample(s) of the cross-validation are not in") for note in content["notes"])
+
+
+def test_the_report_shows_no_threshold_where_each_fold_has_its_own(
+    untested: Path, all_train: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(untested, tmp_path / "cv")
+    data = ["--data", str(all_train), "--quiet", "--pictures", "0"]
+    assert main(["evaluate", str(tmp_path / "cv"), *data]) == 0
+    page = (tmp_path / "cv" / "fold-0" / "report.html").read_text()
+    assert "out-of-fold-test" in page and "Reliability" in page
+    assert "Confusion" not in page
+    assert main(["evaluate", str(tmp_path / "cv" / "fold-0"), *data]) == 0
+    page = (tmp_path / "cv" / "fold-0" / "report.html").read_text()
+    assert page.count(f"Confusion at the threshold {threshold(tmp_path / 'cv' / 'fold-0'):.3f}") > 0
 
 
 # ---- subgroups

@@ -1,6 +1,5 @@
 """The command line: one function per verb. The options of a training are made from the system's configuration."""
 
-import difflib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from scanfuse import __version__
+from scanfuse.arguments import nested, pairs, words_and_options
 from scanfuse.errors import UserError
 
 __all__ = ["main"]
@@ -147,14 +147,7 @@ def _train_command(name: str) -> click.Command:
     ) -> None:
         from scanfuse import cross_validation, train
 
-        given: dict[str, Any] = {}
-        for leaf in leaves:
-            value = values[_parameter(leaf.flag)]
-            if value is not None:
-                here = given
-                for part in leaf.path[:-1]:
-                    here = here.setdefault(part, {})
-                here[leaf.path[-1]] = value.split(",") if leaf.kind == "list" else value
+        given = nested(leaves, {leaf.flag: values[_parameter(leaf.flag)] for leaf in leaves})
         if resume is not None:
             if given or preset or source or out:
                 raise UserError("--resume continues a run as it was: give no other options than --data and --quiet.")
@@ -334,7 +327,9 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
     from scanfuse import systems
     from scanfuse.predict import Ensemble, load, predict_folder
 
-    runs, options = _runs_and_options(words)
+    runs, options = words_and_options(words)
+    if not runs:
+        raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
     paths = _members(tuple(map(Path, runs))) if any(Path(run).exists() for run in runs) else []
     if len(paths) > 1:
         predictor: Any = Ensemble(_loaded(tuple(paths), device))
@@ -342,7 +337,7 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
         raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
     else:
         predictor = load(paths[0] if paths else runs[0], device=device)
-    inputs = _pairs(options, [*predictor.modalities, "data", "out", "device"])
+    inputs = pairs(options, [*predictor.modalities, "data", "out", "device"])
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs (--{' --'.join(inputs)}), not both.")
     with_pictures = not isinstance(predictor, Ensemble) and not isinstance(predictor.system, systems.Classifier)
@@ -369,24 +364,34 @@ def _data() -> None:
     """Check data, or make phantoms."""
 
 
-@_data.command("check")
-@click.argument("system")
-@click.argument("path", type=_FOLDER)
-@click.option("--pair", default=None, help="the modalities, such as CT-MRI")
-def _data_check(system: str, path: Path, pair: str | None) -> int:
-    """Look for faults in a data set before training on it."""
+@_data.command("check", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("words", metavar="SYSTEM PATH [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
+def _data_check(words: tuple[str, ...]) -> int:
+    """Look for faults in a data set before training on it.
+
+    Give the options on the data that the training will get (--pair CT-MRI, --folds 5, --split-seed 1): then what is
+    checked is what is trained on.
+    """
     from scanfuse import config, systems
     from scanfuse.data.check import check, check_studies
 
-    system_type = systems.load(system)
-    built: Any = config.build(
-        system_type.Config, config.preset(system, "tiny"), {"data": {"pair": pair}} if pair else {}
-    )
+    named, options = words_and_options(words)
+    if len(named) != 2:
+        raise UserError("Name the system and the folder, such as: scanfuse data check xfmamba DIR")
+    system_type: Any = systems.load(named[0])
+    path = Path(named[1])
+    leaves = [leaf for leaf in config.leaves(system_type.Config) if leaf.path[0] in ("data", "task", "folds")]
+    given = nested(leaves, pairs(options, [leaf.flag for leaf in leaves]))
+    built: Any = config.build(system_type.Config, config.preset(named[0], "tiny"), given)
     job = system_type(built)
     if isinstance(job, systems.Classifier):
-        findings = check_studies(path, job.open_data)
+        # The labels, by which folds are made alike, come from the data.
+        findings = check_studies(path, lambda root: system_type(system_type.adapt(built, root)).open_data(root))
     else:
-        findings = check(path, job.modalities)
+        data = built.data
+        findings = check(
+            path, job.modalities, data.split, data.split_seed, data.layout, group_pattern=data.group_pattern
+        )
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -444,45 +449,8 @@ def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:
     return tuple(member for run in runs for member in members(run))
 
 
-def _runs_and_options(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Words that name runs, and `--name value` or `--name=value`."""
-    runs, options, rest = [], [], list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            runs.append(word)
-            continue
-        options.append(word)
-        if "=" not in word and rest:
-            options.append(rest.pop(0))
-    if not runs:
-        raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
-    return runs, options
-
-
 def _parameter(flag: str) -> str:
     return "option_" + flag.replace("-", "_")
-
-
-def _pairs(arguments: list[str], known: list[str]) -> dict[str, str]:
-    """`--name value` and `--name=value` pairs; an unknown name is refused with the nearest known one."""
-    found: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            raise UserError(f"Unexpected argument {word!r}.")
-        name, equals, value = word[2:].partition("=")
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean --{near[0]}?" if near else f"known: {', '.join('--' + k for k in known)}."
-            raise UserError(f"No such option: --{name}; {hint}")
-        if not equals:
-            if not rest:
-                raise UserError(f"The option --{name} needs a value.")
-            value = rest.pop(0)
-        found[name] = value
-    return found
 
 
 def _one_line(text: str) -> str:

@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 RECORD = "cross_validation.json"
+_FILES = ("config.yaml", "split.csv", "environment.json", "model.safetensors", "run.json", "history.csv")
 
 _log = logging.getLogger(__name__)
 
@@ -195,8 +196,8 @@ def _kept(path: Path, data: Path) -> Run:
 
 
 def _clear(path: Path) -> None:
-    """Removes the description of a run that ended without a checkpoint, and nothing else."""
-    for name in ("config.yaml", "split.csv", "environment.json"):
+    """Removes what a run has written that ended before its first checkpoint, and nothing else."""
+    for name in _FILES:
         (path / name).unlink(missing_ok=True)
 
 

@@ -68,10 +68,14 @@ def classification(
     Args:
         rows: of per_sample.csv.
         content: of evaluation.json; its values and intervals stand in the legends.
-        decision: of decision.json; it belongs to the first method.
+        decision: of decision.json; it belongs to the first method. Where rows have a column run, each was decided by
+            that one, and no threshold is shown.
     """
     if not rows:
         return []
+    each_its_own = "run" in rows[0]
+    if each_its_own:
+        decision = None
     labels = [name.removeprefix("p_") for name in rows[0] if name.startswith("p_")]
     kind: Kind = "multilabel" if "target" not in rows[0] else "binary" if len(labels) == 1 else "multiclass"
     main = [row for row in rows if row["method"] == content["methods"][0]]
@@ -83,7 +87,7 @@ def classification(
                 method,
                 "target",
                 labels[0],
-                (cuts or [0.5])[0] if method == content["methods"][0] else None,
+                (cuts or [0.5])[0] if method == content["methods"][0] and not each_its_own else None,
                 content["cells"][method],
             )
             for method in content["methods"]
@@ -231,7 +235,7 @@ def _confusion(
     decision: Mapping[str, Any] | None,
 ) -> list[Plot]:
     y, p = _known(main, labels)
-    if not len(y):
+    if not len(y) or (cut is None and len(labels) == 1):
         return []
     title = f"Confusion of {methods[0]}" if len(methods) > 1 else "Confusion"
     if cut is None:
