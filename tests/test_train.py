@@ -114,7 +114,12 @@ def test_bf16_trains_to_a_similar_loss(head_phantoms: Path, tmp_path: Path) -> N
 
 def test_patience_stops_early(head_phantoms: Path, tmp_path: Path) -> None:
     run = train.train(build(epochs=9, lr=1e-12, min_lr=0, patience=1), head_phantoms, tmp_path / "run", quiet=True)
-    assert len(history(run)) < 9
+    rows = history(run)
+    assert len(rows) < 9
+    weights = run.weights_file.read_bytes()
+    again = train.resume(run.path, quiet=True)  # it has ended: nothing is trained
+    assert history(again) == rows
+    assert again.weights_file.read_bytes() == weights
 
 
 def test_a_used_folder_is_not_touched(head_phantoms: Path, tmp_path: Path) -> None:
@@ -140,6 +145,44 @@ def test_a_loss_that_is_not_finite_names_the_tensor(
     with pytest.raises(UserError, match=r"not finite in epoch 1, step 1: .*the parameter head\.bias") as caught:
         train.train(build(), head_phantoms, tmp_path / "run", quiet=True)
     assert "\n" not in str(caught.value)
+    assert "No epoch was finished" in str(caught.value)
+    assert not (tmp_path / "run").exists()  # nothing of it can be used
+
+
+def test_a_later_failure_keeps_the_last_whole_epoch(
+    head_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = train._Training._update
+
+    def update(self: Any) -> None:
+        original(self)
+        if self.state.updates == 3:
+            with torch.no_grad():
+                self.system.model.head.bias.fill_(float("nan"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train._Training, "_update", update)
+        with pytest.raises(UserError, match=r"not finite in epoch 2, .*The last whole epoch is kept in "):
+            train.train(build(), head_phantoms, tmp_path / "run", quiet=True)
+    assert len(history(open_run(tmp_path / "run"))) == 1
+    straight = train.train(build(), head_phantoms, tmp_path / "straight", quiet=True)
+    resumed = train.resume(tmp_path / "run", quiet=True)
+    assert resumed.weights_file.read_bytes() == straight.weights_file.read_bytes()
+
+
+def test_a_validation_that_is_never_finite_is_said(
+    head_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system_type = systems.load(SYSTEM)
+    original = system_type.loss
+
+    def poisoned(self: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        parts = original(self, batch)
+        return parts if self.model.training else {name: value * float("nan") for name, value in parts.items()}
+
+    monkeypatch.setattr(system_type, "loss", poisoned)
+    with pytest.raises(UserError, match="never finite"):
+        train.train(build(epochs=1), head_phantoms, tmp_path / "run", quiet=True)
 
 
 def test_the_first_bad_activation_is_named() -> None:

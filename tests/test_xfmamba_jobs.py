@@ -24,6 +24,7 @@ from scanfuse.cli import main
 from scanfuse.data.phantoms import cbis_ddsm, chexpert
 from scanfuse.data.studies import open_studies
 from scanfuse.predict import load
+from scanfuse.systems.xfmamba import System
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = "--preset tiny --size 32 --epochs 1 --batch 8 --threads 1 --device cpu --quiet".split()
@@ -113,9 +114,8 @@ def test_the_decision_is_fitted_on_validation_with_the_best_weights(bones_run: P
 def test_a_stopped_training_continues_bit_for_bit(
     updates: int, bones_run: Path, bones: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Repeated from its record, stopped amid the second epoch and continued, it is the same run.
-
-    With movement, dropped views, balanced sampling, drop path and averaged weights.
+    """Repeated from its record, stopped amid the second epoch and continued where the data were moved to, it is the
+    same run: with movement, dropped views, balanced sampling, drop path and averaged weights.
     """
     original = train._Training._update
 
@@ -131,7 +131,8 @@ def test_a_stopped_training_continues_bit_for_bit(
         assert main(["train", "--from", source, "--data", str(bones), "--out", str(again), "--quiet"]) == 130
     assert len(history(again)) == 1
     torch.manual_seed(999)
-    assert main(["train", "--resume", str(again), "--quiet"]) == 0
+    moved = shutil.copytree(bones, tmp_path / "moved")
+    assert main(["train", "--resume", str(again), "--data", str(moved), "--quiet"]) == 0
     for name in ("model.safetensors", "decision.json", "config.yaml"):
         assert (again / name).read_bytes() == (bones_run / name).read_bytes(), name
     assert history(again) == history(bones_run)
@@ -296,6 +297,18 @@ def test_one_patient_is_enough(bones_run: Path, bones: Path, tmp_path: Path) -> 
     assert any("without AUROC" in note for note in content["notes"])
 
 
+def test_a_run_without_its_decision_says_so(
+    bones_run: Path, bones: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(bones_run, run, ignore=shutil.ignore_patterns("decision.json", "evaluation", "checkpoint.pt"))
+    picture = next(iter(views_of(bones).values()))[0]
+    assert main(["predict", str(run), "--view_a", str(picture), "--out", str(tmp_path / "p")]) == 0
+    assert any("nothing was fitted on validation" in record.getMessage() for record in caplog.records)
+    content = json_of(next((tmp_path / "p").glob("*.json")))
+    assert (content["temperature"], content["thresholds"]) == (1.0, {"abnormal": 0.5})
+
+
 def test_mistakes_are_one_line(bones_run: Path, bones: Path, tmp_path: Path, capsys: Capture) -> None:
     run, data, out = str(bones_run), str(bones), str(tmp_path / "out")
     picture = str(next(iter(views_of(bones).values()))[0])
@@ -316,6 +329,9 @@ def test_mistakes_are_one_line(bones_run: Path, bones: Path, tmp_path: Path, cap
         ([*started, "--options", "parts=KNEE"], "no body part 'KNEE'"),
         ([*started, "--options", "share=0.1"], "no option 'share'"),
         ([*started, "--pairing", "roles"], "two roles"),
+        ([*started, "--batch", "1"], "set --batch 2, or --size 64"),
+        (["train", "--resume", run, "--epochs", "3"], "give no other options"),
+        (["train", "--resume", out], "no run folder"),
     ):
         line = fails([str(each) for each in arguments], capsys)
         assert message in line, line
@@ -325,17 +341,38 @@ def test_mistakes_are_one_line(bones_run: Path, bones: Path, tmp_path: Path, cap
 # ---- options that change a whole job
 
 
-@pytest.mark.parametrize(
-    ("name", "flags"),
-    [
-        ("timm", "--encoder timm --timm-model resnet10t --fusion late --share-encoder false"),
-        ("figure", "--swap token --merge deinterleave --norm bn --gate channel --loss asymmetric --pairing first"),
-        ("flips", "--loss focal --weighting balanced --test-time-flips true --threshold-rule sensitivity"),
-        ("fold", "--folds 3 --fold 1 --fusion early --threshold-rule fixed --fixed-threshold 0.3 --calibrate false"),
-    ],
-)
-def test_options_of_whole_jobs(name: str, flags: str, train_bones: Callable[..., Path], bones: Path) -> None:
-    run = train_bones(name, *flags.split(), "--epochs", "1")
+def test_a_last_batch_is_never_a_single_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch norms have no statistics of one place: nine studies in batches of four are four and five."""
+    sizes: list[int] = []
+    loss = System.loss
+
+    def counted(self: System, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        sizes.append(len(batch["meta"]))
+        return loss(self, batch)
+
+    monkeypatch.setattr(System, "loss", counted)
+    data = shapes(tmp_path / "data", 12)
+    lines = (data / "manifest.csv").read_text().splitlines()
+    rows = [f"{line},{'train' if int(line.split(',')[0][1:]) < 9 else 'val'}" for line in lines[1:]]
+    (data / "manifest.csv").write_text("\n".join([f"{lines[0]},split", *rows]) + "\n")
+    for number, flags in enumerate((["--fusion", "early"], ["--balanced-sampling", "true", "--norm", "bn"])):
+        out = ["--data", str(data), "--out", str(tmp_path / str(number))]
+        assert main(["train", "xfmamba", *TINY, *out, "--batch", "4", *flags]) == 0
+    assert sizes == [4, 5, 4, 5]
+
+
+WHOLE_JOBS = {
+    "timm": "--encoder timm --timm-model resnet10t --fusion late --share-encoder false",
+    "figure": "--swap token --merge deinterleave --norm bn --gate channel --loss asymmetric --pairing first "
+    "--precision bf16 --accumulate 2",
+    "flips": "--loss focal --weighting balanced --test-time-flips true --threshold-rule sensitivity",
+    "fold": "--folds 3 --fold 1 --fusion early --threshold-rule fixed --fixed-threshold 0.3 --calibrate false",
+}
+
+
+@pytest.mark.parametrize("name", WHOLE_JOBS)
+def test_options_of_whole_jobs(name: str, train_bones: Callable[..., Path], bones: Path) -> None:
+    run = train_bones(name, *WHOLE_JOBS[name].split(), "--epochs", "1")
     assert main(["evaluate", str(run), "--data", str(bones), "--quiet", "--pictures", "1"]) == 0
     rows = table_of(run / "evaluation" / "test" / "per_sample.csv")
     content = json_of(run / "evaluation" / "test" / "evaluation.json")
@@ -633,3 +670,8 @@ def test_mammograms(tmp_path: Path) -> None:
     content = json_of(run / "evaluation" / "test" / "evaluation.json")
     assert any("training breasts of 1 patients left out" in note for note in content["notes"])
     assert json_of(run / "decision.json")["labels"] == ["malignant"]
+    both = next(row for row in open_studies(data).rows if row.split == "test" and len(row.paths) == 2)
+    files = [f"--{name}={path}" for name, path in zip(("view_a", "view_b"), both.paths.values(), strict=True)]
+    assert main(["predict", str(run), *files, "--out", str(tmp_path / "p")]) == 0
+    p = json_of(next((tmp_path / "p").glob("*.json")))["probabilities"]["malignant"]
+    assert p == pytest.approx(rows.set_index("id").loc[both.id, "p_malignant"], rel=1e-5)
