@@ -141,7 +141,7 @@ def test_example():
 
 
 def test_the_interval_of_a_calibration_error_holds_its_value_and_covers_the_truth() -> None:
-    """Probabilities 0.1 too high: the binned error is near 0.1; resampling noise alone pushes its repeats above it."""
+    """Probabilities 0.1 too high: the error is near 0.1, and the noise of resampling pushes its repeats above it."""
     random = np.random.default_rng(3)
     chance = random.choice([0.2, 0.4, 0.6, 0.8], 400)
     y, p = (random.random(400) < chance).astype(int), chance + 0.1
