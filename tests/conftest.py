@@ -72,3 +72,15 @@ def bones_run(train_bones: Callable[..., Path], bones: Path) -> Path:
     if not (run / "evaluation").exists():
         assert main(["evaluate", str(run), "--data", str(bones), "--quiet"]) == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def bones_cv(bones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cross-validation of three folds on `bones`; do not write into it."""
+    out = tmp_path_factory.mktemp("folds") / "cv"
+    flags = "--preset tiny --size 32 --epochs 1 --batch 8 --lr 1e-3 --threads 1 --device cpu --positive abnormal"
+    assert (
+        main(["train", "xfmamba", "--data", str(bones), "--out", str(out), *flags.split(), "--quiet", "--folds", "3"])
+        == 0
+    )
+    return out

@@ -1,4 +1,4 @@
-"""Cross-validations as whole jobs: training all folds, continuing, ensembles, out-of-fold results, subgroups."""
+"""What follows a cross-validation, as whole jobs: ensembles, out-of-fold results, subgroups, checks of the data."""
 
 import json
 import shutil
@@ -11,7 +11,6 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from scanfuse import train
 from scanfuse.cli import main
 from scanfuse.data.studies import open_studies
 from scanfuse.predict import load
@@ -61,14 +60,6 @@ def rates(y: pd.Series, called: pd.Series) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def cv(bones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three folds of `bones`; do not write into the runs."""
-    path = tmp_path_factory.mktemp("folds") / "cv"
-    assert main(command(bones, path, "--folds", "3")) == 0
-    return path
-
-
-@pytest.fixture(scope="module")
 def all_train(bones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of the train studies of `bones` with no test part."""
     table = open_studies(bones, split=False).table
@@ -90,164 +81,31 @@ def untested(all_train: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def on_test(
-    cv: Path, bones: Path, tmp_path_factory: pytest.TempPathFactory
+    bones_cv: Path, bones: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], pd.DataFrame, Path]:
     """The ensemble on the common test samples."""
     out = tmp_path_factory.mktemp("evaluations") / "e"
-    return *evaluated([str(cv), "--data", str(bones), "--ensemble"], out), out
+    return *evaluated([str(bones_cv), "--data", str(bones), "--ensemble"], out), out
 
 
 @pytest.fixture(scope="module")
 def out_of_fold(
-    cv: Path, bones: Path, tmp_path_factory: pytest.TempPathFactory
+    bones_cv: Path, bones: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     out = tmp_path_factory.mktemp("evaluations") / "e"
-    return evaluated([*(str(cv / name) for name in FOLDS), "--data", str(bones), "--on", "val"], out)
-
-
-# ---- training
-
-
-def test_every_fold_is_a_run_and_validates_its_own_patients(cv: Path) -> None:
-    assert sorted(path.name for path in cv.iterdir()) == ["cross_validation.json", *FOLDS]
-    splits = [split(cv / name) for name in FOLDS]
-    for number, name in enumerate(FOLDS):
-        assert yaml.safe_load((cv / name / "config.yaml").read_text())["folds"] == {
-            "folds": 3, "fold": number, "fold_seed": 0,
-        }  # fmt: skip
-        assert (cv / name / "decision.json").is_file()
-    test = splits[0].loc[splits[0]["split"] == "test", "id"]
-    assert len(test)
-    assert all(list(table.loc[table["split"] == "test", "id"]) == list(test) for table in splits)
-    validated = [group for table in splits for group in table.loc[table["split"] == "val", "group"].unique()]
-    assert sorted(validated) == sorted(splits[0].loc[splits[0]["split"] != "test", "group"].unique())
-
-
-def test_a_fold_by_itself_is_the_same_run(cv: Path, bones: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert main(command(bones, tmp_path / "one", "--folds", "3", "--fold", "1")) == 0
-    assert "one. Next: scanfuse evaluate" in capsys.readouterr().out
-    assert not (tmp_path / "one" / "cross_validation.json").exists()
-    for name in ("model.safetensors", "decision.json", "split.csv"):
-        assert (tmp_path / "one" / name).read_bytes() == (cv / "fold-1" / name).read_bytes()
-
-
-def test_an_interrupted_cross_validation_goes_on(
-    cv: Path,
-    bones: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Capture,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Ctrl-C in the second fold: the first is kept, the second continued, the third trained; the same bytes."""
-    update = train._Training._update
-
-    def stop_in_fold_1(training: Any) -> None:
-        update(training)
-        if training.run.path.name == "fold-1":
-            training.stop.set()
-
-    out = tmp_path / "cv"
-    with monkeypatch.context() as patch:
-        patch.setattr(train._Training, "_update", stop_in_fold_1)
-        assert main(command(bones, out, "--folds", "3")) == 130
-    error = capsys.readouterr().err
-    assert f"Stopped in fold 1; the state is saved. Continue with: scanfuse train --resume {out}" in error
-    assert sorted(path.name for path in out.iterdir()) == ["cross_validation.json", "fold-0", "fold-1"]
-    kept = (out / "fold-0" / "model.safetensors").stat().st_mtime_ns
-    message = fails(["evaluate", str(out), "--data", str(bones)], capsys)
-    assert message.startswith(f"{out} is not finished (fold-1, fold-2): continue with scanfuse train --resume {out}")
-
-    assert main(["train", "--resume", str(out)]) == 0
-    said = capsys.readouterr().out
-    verb = f"scanfuse evaluate {out} --data {bones}"
-    assert f"3 folds are in {out}. Next, on the test samples: {verb} --ensemble;" in said
-    assert f"held it out: {verb} --on val" in said
-    states = [line for line in caplog.messages if line.startswith("Fold")]
-    assert [line.split(" is ")[1] for line in states] == ["finished.", "continued.", "trained."]
-    assert (out / "fold-0" / "model.safetensors").stat().st_mtime_ns == kept
-    for name in FOLDS:
-        for file in ("model.safetensors", "decision.json"):
-            assert (out / name / file).read_bytes() == (cv / name / file).read_bytes()
-
-
-def test_the_same_command_goes_on_and_another_one_is_refused(
-    cv: Path, bones: Path, tmp_path: Path, capsys: Capture
-) -> None:
-    out = tmp_path / "cv"
-    shutil.copytree(cv, out)
-    # What a crash right before the first checkpoint leaves behind.
-    for name in ("checkpoint.pt", "decision.json"):
-        (out / "fold-2" / name).unlink()
-    times = {name: (out / name / "model.safetensors").stat().st_mtime_ns for name in FOLDS[:2]}
-    assert main(command(bones, out, "--folds", "3")) == 0
-    assert times == {name: (out / name / "model.safetensors").stat().st_mtime_ns for name in FOLDS[:2]}
-    assert (out / "fold-2" / "model.safetensors").read_bytes() == (cv / "fold-2" / "model.safetensors").read_bytes()
-    message = fails([*command(bones, out, "--folds", "3"), "--lr", "0.5"], capsys)
-    assert "other settings (train.lr: 0.001, now 0.5)" in message
-    message = fails(["train", "--resume", str(out), "--epochs", "9"], capsys)
-    assert message.startswith("--resume continues")
-    # Other data: the finished folds would not match the rest.
-    (tmp_path / "data").mkdir()
-    shutil.copytree(bones / "MURA-v1.1", tmp_path / "data" / "MURA-v1.1")
-    table = tmp_path / "data" / "MURA-v1.1" / "train_labeled_studies.csv"
-    table.write_text("\n".join(table.read_text().splitlines()[2:]) + "\n")
-    message = fails(["train", "--resume", str(out), "--data", str(tmp_path / "data"), "--quiet"], capsys)
-    assert message.startswith("Fold 0: ") and "another split" in message
-
-
-def test_what_cannot_be_a_cross_validation_is_refused(bones: Path, tmp_path: Path, capsys: Capture) -> None:
-    out = tmp_path / "cv"
-    assert "needs --folds K" in fails(command(bones, out, "--fold", "all"), capsys)
-    assert "there is no fold 3: with --folds 3 they are 0 to 2" in fails(
-        command(bones, out, "--folds", "3", "--fold", "3"), capsys
-    )
-    assert "there is no fold 1: give --folds too" in fails(command(bones, out, "--fold", "1"), capsys)
-    assert "at least 2 folds" in fails(command(bones, out, "--folds", "1"), capsys)
-    assert "99 folds need at least as many patients" in fails(command(bones, out, "--folds", "99"), capsys)
-    assert not out.exists()
-    out.mkdir()
-    (out / "mine.txt").write_text("kept")
-    assert "is not empty" in fails(command(bones, out, "--folds", "3"), capsys)
-    assert [path.name for path in out.iterdir()] == ["mine.txt"]
-
-
-def test_data_are_checked_as_they_will_be_trained_on(all_train: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Two patients with the same picture are an error in the fold that parts them only."""
-    table = pd.read_csv(all_train, dtype=str, keep_default_na=False)
-    whole, task = open_studies(all_train), Task("binary", ("abnormal",))
-    folds = [with_fold(whole, task, folds=4, fold=number).table.set_index("id")["split"] for number in range(4)]
-    roles = pd.concat(folds, axis=1)
-    a = roles.index[0]
-    patient = table.set_index("id")["group"]
-    others = [name for name in roles.index if patient[name] != patient[a]]
-    # One fold has both in one split, another one does not.
-    b = next(name for name in others if (roles.loc[a].to_numpy() == roles.loc[name].to_numpy()).sum() == 1)
-    together = int(np.flatnonzero(roles.loc[a].to_numpy() == roles.loc[b].to_numpy())[0])
-    apart = (together + 1) % 4
-    path = tmp_path / "manifest.csv"
-    table["view"] = table["view"].where(table["id"] != b, table.set_index("id").loc[a, "view"])
-    table.to_csv(path, index=False)
-    assert main(["data", "check", "--folds", "4", "xfmamba", str(path), f"--fold={together}"]) == 0
-    assert "in the same split" in capsys.readouterr().out
-    assert main(["data", "check", "xfmamba", str(path), "--folds", "4", "--fold", str(apart)]) == 2
-    assert f"in {roles.loc[a].iloc[apart]} and {roles.loc[b].iloc[apart]}" in capsys.readouterr().out
-    assert main(["data", "check", "xfmamba", str(path), "--folds", "99"]) == 2
-    assert "error: 99 folds need at least as many patients" in capsys.readouterr().out
-    assert "did you mean --split-seed?" in fails(["data", "check", "xfmamba", "x", "--split-sed", "1"], capsys)
-    assert "Name the system and the folder" in fails(["data", "check", "xfmamba"], capsys)
+    return evaluated([*(str(bones_cv / name) for name in FOLDS), "--data", str(bones), "--on", "val"], out)
 
 
 # ---- ensembles
 
 
 def test_the_ensemble_is_the_mean_of_its_members(
-    on_test: tuple[dict[str, Any], pd.DataFrame, Path], cv: Path
+    on_test: tuple[dict[str, Any], pd.DataFrame, Path], bones_cv: Path
 ) -> None:
     content, table, out = on_test
     assert content["methods"] == [*FOLDS, "ensemble"]
     wide = table.pivot(index="id", columns="method", values="p_abnormal")
-    tested = split(cv / "fold-0").query("split == 'test'")["id"]
+    tested = split(bones_cv / "fold-0").query("split == 'test'")["id"]
     assert sorted(wide.index) == sorted(tested)
     np.testing.assert_allclose(wide["ensemble"], wide[FOLDS].mean(axis=1), atol=1e-12)
     assert (wide[FOLDS].std(axis=1) > 1e-4).all()  # else the mean would be that of one member
@@ -255,7 +113,7 @@ def test_the_ensemble_is_the_mean_of_its_members(
     y, p = ours["target"], ours["p_abnormal"]
     cell = content["cells"]["ensemble"]
     assert cell["auroc"]["mean"] == pytest.approx(roc_auc_score(y, p))
-    cut = np.mean([threshold(cv / name) for name in FOLDS])
+    cut = np.mean([threshold(bones_cv / name) for name in FOLDS])
     assert content["thresholds"]["ensemble"] == [pytest.approx(cut)]
     for name, value in rates(y, p >= cut).items():
         assert cell[name]["mean"] == pytest.approx(value)
@@ -271,10 +129,12 @@ def test_the_ensemble_is_the_mean_of_its_members(
 
 
 def test_folds_stand_beside_each_other_without_an_ensemble(
-    on_test: tuple[dict[str, Any], pd.DataFrame, Path], cv: Path, bones: Path, tmp_path: Path
+    on_test: tuple[dict[str, Any], pd.DataFrame, Path], bones_cv: Path, bones: Path, tmp_path: Path
 ) -> None:
     _, expected, _ = on_test
-    content, table = evaluated([str(cv / "fold-0"), str(cv / "fold-2"), "--data", str(bones)], tmp_path / "e")
+    content, table = evaluated(
+        [str(bones_cv / "fold-0"), str(bones_cv / "fold-2"), "--data", str(bones)], tmp_path / "e"
+    )
     assert content["methods"] == ["fold-0", "fold-2"]
     expected = expected[expected["method"].isin(["fold-0", "fold-2"])].drop(columns="part").reset_index(drop=True)
     pd.testing.assert_frame_equal(table, expected)
@@ -282,9 +142,11 @@ def test_folds_stand_beside_each_other_without_an_ensemble(
     assert set(content["parts"]) == {"pairs"}  # a table of parts for each run only if it is asked for
 
 
-def test_leaks_and_other_test_samples_are_refused(cv: Path, bones: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_leaks_and_other_test_samples_are_refused(
+    bones_cv: Path, bones: Path, tmp_path: Path, capsys: Capture
+) -> None:
     run = tmp_path / "leaky"
-    shutil.copytree(cv / "fold-1", run)
+    shutil.copytree(bones_cv / "fold-1", run)
     notes = [line for line in (run / "split.csv").read_text().splitlines() if line.startswith("#")]
     table = split(run)
     patient = table.loc[table["split"] == "test", "group"].iloc[0]
@@ -293,27 +155,27 @@ def test_leaks_and_other_test_samples_are_refused(cv: Path, bones: Path, tmp_pat
     def save(changed: pd.DataFrame) -> None:
         (run / "split.csv").write_text("\n".join([*notes, changed.to_csv(index=False)]))
 
-    both = [str(cv / "fold-0"), str(run), "--data", str(bones), "--ensemble"]
+    both = [str(bones_cv / "fold-0"), str(run), "--data", str(bones), "--ensemble"]
     save(table.assign(group=table["group"].where(table.index != first, patient)))
     assert f"The cases {patient} are in the training of leaky" in fails(["evaluate", *both], capsys)
     save(table[table["id"] != table["id"][first]])  # unknown to this run alone: it would be one more test sample
     assert "fold-0 and leaky were trained on different splits" in fails(["evaluate", *both], capsys)
-    message = fails(["evaluate", str(cv / "fold-0"), "--data", str(bones), "--ensemble"], capsys)
+    message = fails(["evaluate", str(bones_cv / "fold-0"), "--data", str(bones), "--ensemble"], capsys)
     assert "needs two runs" in message
-    message = fails(["evaluate", str(cv), "--data", str(bones), "--on", "all"], capsys)
+    message = fails(["evaluate", str(bones_cv), "--data", str(bones), "--on", "all"], capsys)
     assert "were trained on different splits" in message
 
 
 def test_an_ensemble_predicts(
-    on_test: tuple[dict[str, Any], pd.DataFrame, Path], cv: Path, bones: Path, tmp_path: Path, capsys: Capture
+    on_test: tuple[dict[str, Any], pd.DataFrame, Path], bones_cv: Path, bones: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     _, expected, _ = on_test
-    assert main(["predict", str(cv), "--data", str(bones), "--out", str(tmp_path)]) == 0
+    assert main(["predict", str(bones_cv), "--data", str(bones), "--out", str(tmp_path)]) == 0
     table = pd.read_csv(tmp_path / "predictions.csv").set_index("id")
     each = table[[f"p_abnormal_{name}" for name in FOLDS]]
     np.testing.assert_allclose(table["p_abnormal"], each.mean(axis=1), atol=2e-6)
     np.testing.assert_allclose(table["sd_abnormal"], each.std(axis=1), atol=2e-6)
-    cut = np.mean([threshold(cv / name) for name in FOLDS])
+    cut = np.mean([threshold(bones_cv / name) for name in FOLDS])
     assert list(table["called"]) == ["abnormal" if p >= cut else "not abnormal" for p in table["p_abnormal"]]
     for name in FOLDS:
         theirs = expected[expected["method"] == name].set_index("id")["p_abnormal"]
@@ -322,27 +184,27 @@ def test_an_ensemble_predicts(
     a, b = sorted(bones.rglob("image*.png"))[:2]
     capsys.readouterr()
     inputs = ["--view_a", str(a), f"--view_b={b}"]
-    runs = [str(cv / "fold-0"), str(cv / "fold-2")]
+    runs = [str(bones_cv / "fold-0"), str(bones_cv / "fold-2")]
     assert main(["predict", *inputs, *runs, "--out", str(tmp_path / "one")]) == 0
     content = json.loads((tmp_path / "one" / f"{a.stem}.json").read_text())
-    members = [load(cv / name).predict(view_a=a, view_b=b).probabilities[0] for name in ("fold-0", "fold-2")]
+    members = [load(bones_cv / name).predict(view_a=a, view_b=b).probabilities[0] for name in ("fold-0", "fold-2")]
     assert content["probabilities"]["abnormal"] == pytest.approx(np.mean(members))
     assert content["standard_deviations"]["abnormal"] == pytest.approx(np.std(members, ddof=1))
     assert [member["abnormal"] for member in content["members"].values()] == pytest.approx(members)
     assert f"(abnormal {np.mean(members):.3f}; abnormal is {min(members):.3f} to" in capsys.readouterr().out
 
 
-def test_an_ensemble_needs_runs_of_one_task(cv: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_an_ensemble_needs_runs_of_one_task(bones_cv: Path, tmp_path: Path, capsys: Capture) -> None:
     other = tmp_path / "other"
-    shutil.copytree(cv / "fold-1", other)
+    shutil.copytree(bones_cv / "fold-1", other)
     settings = yaml.safe_load((other / "config.yaml").read_text())
     settings["task"]["labels"] = ["broken"]
     (other / "config.yaml").write_text(yaml.safe_dump(settings))
     decision = json.loads((other / "decision.json").read_text()) | {"labels": ["broken"]}
     (other / "decision.json").write_text(json.dumps(decision))
-    message = fails(["predict", str(cv / "fold-0"), str(other), "--data", str(tmp_path)], capsys)
+    message = fails(["predict", str(bones_cv / "fold-0"), str(other), "--data", str(tmp_path)], capsys)
     assert message.startswith("other predicts other labels, or from other inputs, than fold-0")
-    assert "no run folder" in fails(["predict", str(cv / "fold-0"), "nothing", "--data", str(tmp_path)], capsys)
+    assert "no run folder" in fails(["predict", str(bones_cv / "fold-0"), "nothing", "--data", str(tmp_path)], capsys)
     assert "Name the run first" in fails(["predict", "--data", str(tmp_path)], capsys)
 
 
@@ -350,25 +212,25 @@ def test_an_ensemble_needs_runs_of_one_task(cv: Path, tmp_path: Path, capsys: Ca
 
 
 def test_out_of_fold_every_patient_is_scored_once_by_the_fold_that_held_it_out(
-    out_of_fold: tuple[dict[str, Any], pd.DataFrame], cv: Path, bones: Path, tmp_path: Path
+    out_of_fold: tuple[dict[str, Any], pd.DataFrame], bones_cv: Path, bones: Path, tmp_path: Path
 ) -> None:
     content, table = out_of_fold
     assert content["methods"] == ["out of fold"]
-    splits = {name: split(cv / name) for name in FOLDS}
+    splits = {name: split(bones_cv / name) for name in FOLDS}
     trained = splits["fold-0"].query("split != 'test'")
     assert sorted(table["id"]) == sorted(trained["id"])
     for name, recorded in splits.items():
         held_out = recorded.query("split == 'val'")
         assert sorted(table.loc[table["run"] == name, "id"]) == sorted(held_out["id"])
     assert table.groupby("group")["run"].nunique().max() == 1
-    _, alone = evaluated([str(cv / "fold-1"), "--data", str(bones), "--on", "val"], tmp_path / "e")
+    _, alone = evaluated([str(bones_cv / "fold-1"), "--data", str(bones), "--on", "val"], tmp_path / "e")
     theirs = table[table["run"] == "fold-1"].set_index("id")["p_abnormal"]
     np.testing.assert_allclose(theirs, alone.set_index("id").loc[theirs.index, "p_abnormal"], atol=1e-9)
 
     cell = content["cells"]["out of fold"]
     assert cell["auroc"]["mean"] == pytest.approx(roc_auc_score(table["target"], table["p_abnormal"]))
     assert cell["auroc"]["low"] < cell["auroc"]["mean"] < cell["auroc"]["high"]
-    cuts = table["run"].map({name: threshold(cv / name) for name in FOLDS})
+    cuts = table["run"].map({name: threshold(bones_cv / name) for name in FOLDS})
     assert cuts.nunique() > 1
     for name, value in rates(table["target"], table["p_abnormal"] >= cuts).items():
         assert cell[name]["mean"] == pytest.approx(value)
@@ -384,21 +246,21 @@ def test_the_folds_of_an_out_of_fold_table(out_of_fold: tuple[dict[str, Any], pd
     assert part["cells"]["mean"]["auroc"]["mean"] == pytest.approx(np.mean(expected))
 
 
-def test_out_of_fold_needs_all_folds_and_no_ensemble(cv: Path, bones: Path, capsys: Capture) -> None:
+def test_out_of_fold_needs_all_folds_and_no_ensemble(bones_cv: Path, bones: Path, capsys: Capture) -> None:
     data = ["--data", str(bones), "--on", "val"]
-    lacking = (split(cv / "fold-2")["split"] == "val").sum()
-    message = fails(["evaluate", str(cv / "fold-0"), str(cv / "fold-1"), *data], capsys)
+    lacking = (split(bones_cv / "fold-2")["split"] == "val").sum()
+    message = fails(["evaluate", str(bones_cv / "fold-0"), str(bones_cv / "fold-1"), *data], capsys)
     assert f"{lacking} sample(s) are in the val part of none: give all folds" in message
-    message = fails(["evaluate", str(cv), *data, "--ensemble"], capsys)
+    message = fails(["evaluate", str(bones_cv), *data, "--ensemble"], capsys)
     assert "the ensemble would be scored on its own training" in message
 
 
 def test_out_of_fold_refuses_a_patient_in_training_and_validation(
-    cv: Path, bones: Path, tmp_path: Path, capsys: Capture
+    bones_cv: Path, bones: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    shutil.copytree(cv, tmp_path / "cv")
+    shutil.copytree(bones_cv, tmp_path / "cv")
     file = tmp_path / "cv" / "fold-2" / "split.csv"
-    table = split(cv / "fold-2")
+    table = split(bones_cv / "fold-2")
     patient = table.loc[table["split"] == "val", "group"].iloc[0]
     first = table.index[table["split"] == "train"][0]
     table.assign(group=table["group"].where(table.index != first, patient)).to_csv(file, index=False)
@@ -455,14 +317,42 @@ def test_the_report_shows_no_threshold_where_each_fold_has_its_own(
     assert page.count(f"Confusion at the threshold {threshold(tmp_path / 'cv' / 'fold-0'):.3f}") > 0
 
 
+def test_data_are_checked_as_they_will_be_trained_on(all_train: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Two patients with the same picture are an error in the fold that parts them only."""
+    table = pd.read_csv(all_train, dtype=str, keep_default_na=False)
+    whole, task = open_studies(all_train), Task("binary", ("abnormal",))
+    folds = [with_fold(whole, task, folds=4, fold=number).table.set_index("id")["split"] for number in range(4)]
+    roles = pd.concat(folds, axis=1)
+    a = roles.index[0]
+    patient = table.set_index("id")["group"]
+    others = [name for name in roles.index if patient[name] != patient[a]]
+    # One fold has both in one split, another one does not.
+    b = next(name for name in others if (roles.loc[a].to_numpy() == roles.loc[name].to_numpy()).sum() == 1)
+    together = int(np.flatnonzero(roles.loc[a].to_numpy() == roles.loc[b].to_numpy())[0])
+    apart = (together + 1) % 4
+    path = tmp_path / "manifest.csv"
+    table["view"] = table["view"].where(table["id"] != b, table.set_index("id").loc[a, "view"])
+    table.to_csv(path, index=False)
+    assert main(["data", "check", "--folds", "4", "xfmamba", str(path), f"--fold={together}"]) == 0
+    assert "in the same split" in capsys.readouterr().out
+    assert main(["data", "check", "xfmamba", str(path), "--folds", "4", "--fold", str(apart)]) == 2
+    assert f"in {roles.loc[a].iloc[apart]} and {roles.loc[b].iloc[apart]}" in capsys.readouterr().out
+    assert main(["data", "check", "xfmamba", str(path), "--folds", "99"]) == 2
+    assert "error: 99 folds need at least as many patients" in capsys.readouterr().out
+    assert "did you mean --split-seed?" in fails(["data", "check", "xfmamba", "x", "--split-sed", "1"], capsys)
+    assert "Name the system and the folder" in fails(["data", "check", "xfmamba"], capsys)
+
+
 # ---- subgroups
 
 
 def test_body_parts_have_the_results_of_their_own_studies(
-    on_test: tuple[dict[str, Any], pd.DataFrame, Path], out_of_fold: tuple[dict[str, Any], pd.DataFrame], cv: Path
+    on_test: tuple[dict[str, Any], pd.DataFrame, Path],
+    out_of_fold: tuple[dict[str, Any], pd.DataFrame],
+    bones_cv: Path,
 ) -> None:
     """MURA is reported by part without being asked; of several methods those of the ensemble are shown."""
-    cuts = {name: threshold(cv / name) for name in FOLDS}
+    cuts = {name: threshold(bones_cv / name) for name in FOLDS}
     for content, table in (on_test[:2], out_of_fold):
         ours = table[table["method"] == content["methods"][-1]]
         part = content["parts"]["by part"]
@@ -503,9 +393,9 @@ def test_body_parts_are_scored_per_pair_too(on_test: tuple[dict[str, Any], pd.Da
     assert "| group | n | positive | auroc | sensitivity | specificity |" in text
 
 
-def test_groups_by_any_column_and_the_report(cv: Path, bones: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_groups_by_any_column_and_the_report(bones_cv: Path, bones: Path, tmp_path: Path, capsys: Capture) -> None:
     run = tmp_path / "run"
-    shutil.copytree(cv / "fold-0", run)
+    shutil.copytree(bones_cv / "fold-0", run)
     data = ["--data", str(bones), "--quiet", "--pictures", "0"]
     assert main(["evaluate", str(run), *data, "--by", "part", "--by", "published"]) == 0
     content = json.loads((run / "evaluation" / "test" / "evaluation.json").read_text())
