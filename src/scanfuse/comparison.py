@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from scanfuse import systems
@@ -96,18 +97,21 @@ def compare(
 
 
 def print_comparisons(found: Comparisons, console: Console | None = None) -> None:
-    """The table on the console."""
-    table = Table(title=_title(found), title_justify="left")
-    corrected = len({row.run for row in found.rows}) > 1 or any(row.adjusted > row.p_value for row in found.rows)
-    table.add_column("run", overflow="fold")  # the numbers stay whole on a narrow console
-    for name in ("metric", "test"):
-        table.add_column(name, no_wrap=True)
-    for name in ("difference", "p", *(["p (Holm)"] if corrected else [])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in found.rows:
-        table.add_row(row.run, row.metric, row.test, *_texts(row)[: 3 if corrected else 2])
+    """One table per run on the console; bootstrap, unless a row says another test."""
     console = console or Console()
-    console.print(table)
+    console.print(f"{_title(found)}; bootstrap where no other test is named", highlight=False, markup=False)
+    runs = list(dict.fromkeys(row.run for row in found.rows))
+    corrected = len(runs) > 1 or any(row.adjusted > row.p_value for row in found.rows)
+    for run in runs:
+        table = Table(title=f"{escape(run)} - {escape(found.reference)}", title_justify="left")
+        table.add_column("metric", overflow="fold")  # the numbers stay whole on a narrow console
+        for name in ("difference", "p", *(["p (Holm)"] if corrected else [])):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in found.rows:
+            if row.run == run:
+                metric = row.metric if row.test == "bootstrap" else f"{row.metric} ({row.test})"
+                table.add_row(*map(escape, (metric, *_texts(row)[: 3 if corrected else 2])))
+        console.print(table)
     for note in found.notes:
         console.print(f"note: {note}", highlight=False, soft_wrap=True, markup=False)
 
