@@ -74,7 +74,8 @@ def test_imported_weights_start_a_training(
         "dim": published.config.dim,
     }
     if flavour == "v0":
-        assert main(["evaluate", str(run), "--data", str(bones), "--quiet", "--pictures", "0"]) == 0
+        assert main(["evaluate", str(run), "--data", str(bones), "--out", str(tmp_path / "e"), "--quiet"]) == 0
+        assert {path.name for path in (tmp_path / "e").iterdir()} >= {"evaluation.json", "examples.json"}
     # The folder is taken now.
     assert "already holds" in fails(["import", "vmamba", str(file), "--out", str(weights)], capsys)
 
@@ -299,13 +300,14 @@ def test_mammograms(tmp_path: Path) -> None:
     flags = "--crop body --window percentile --positive malignant --alone self --options validation_share=0.3".split()
     assert main(["data", "check", "xfmamba", str(data)]) == 0
     assert main(["train", "xfmamba", *TINY, *flags, "--data", str(data), "--out", str(run)]) == 0
-    assert main(["evaluate", str(run), "--data", str(data), "--quiet", "--pictures", "1"]) == 0
-    rows = table_of(run / "evaluation" / "test" / "per_sample.csv")
+    command = ["evaluate", str(run), "--data", str(data), "--out", str(tmp_path / "e"), "--quiet", "--pictures", "1"]
+    assert main(command) == 0
+    rows = table_of(tmp_path / "e" / "per_sample.csv")
     truth = pd.read_csv(data / "truth.csv").set_index("breast")
     tested = truth[truth["split"] == "test"]
     assert set(rows["id"]) == set(tested.index)
     assert (rows.set_index("id")["target"] == tested["label"].loc[rows["id"]]).all()
-    content = json_of(run / "evaluation" / "test" / "evaluation.json")
+    content = json_of(tmp_path / "e" / "evaluation.json")
     assert any("training breasts of 1 patients left out" in note for note in content["notes"])
     assert json_of(run / "decision.json")["labels"] == ["malignant"]
     both = next(row for row in open_studies(data).rows if row.split == "test" and len(row.paths) == 2)

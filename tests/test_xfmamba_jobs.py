@@ -324,11 +324,12 @@ WHOLE_JOBS = {
 
 
 @pytest.mark.parametrize("name", WHOLE_JOBS)
-def test_options_of_whole_jobs(name: str, train_bones: Callable[..., Path], bones: Path) -> None:
+def test_options_of_whole_jobs(name: str, train_bones: Callable[..., Path], bones: Path, tmp_path: Path) -> None:
     run = train_bones(name, *WHOLE_JOBS[name].split(), "--epochs", "1")
-    assert main(["evaluate", str(run), "--data", str(bones), "--quiet", "--pictures", "1"]) == 0
-    rows = table_of(run / "evaluation" / "test" / "per_sample.csv")
-    content = json_of(run / "evaluation" / "test" / "evaluation.json")
+    command = ["evaluate", str(run), "--data", str(bones), "--out", str(tmp_path), "--quiet", "--pictures", "1"]
+    assert main(command) == 0
+    rows = table_of(tmp_path / "per_sample.csv")
+    content = json_of(tmp_path / "evaluation.json")
     y, p = rows["target"], rows["p_abnormal"]
     assert content["cells"][name]["auroc"]["mean"] == pytest.approx(roc_auc_score(y, p))
     decision = json_of(run / "decision.json")
@@ -344,7 +345,7 @@ def test_options_of_whole_jobs(name: str, train_bones: Callable[..., Path], bone
         assert 0.2 < sizes["val"] / (sizes["val"] + sizes["train"]) < 0.5
         assert any(note.startswith("fold 1 of 3 validates") for note in content["notes"])
         # Without calibration the study's probability is plainly the mean of its pairs'.
-        pairs = table_of(run / "evaluation" / "test" / "per_sample_pairs.csv")
+        pairs = table_of(tmp_path / "per_sample_pairs.csv")
         mean = pairs["p_abnormal"].groupby(pairs["id"].str.split("__").str[0], sort=False).mean()
         np.testing.assert_allclose(p, mean.to_numpy(), rtol=1e-6)
 
