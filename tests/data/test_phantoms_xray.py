@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from scanfuse.data.datasets import open_manifest
 from scanfuse.data.phantoms import _evidence, cbis_ddsm, chexpert, load, mura, names
 from scanfuse.data.readers import read_image
 from scanfuse.data.studies import open_studies
@@ -27,6 +28,22 @@ def digest(root: Path) -> str:
 
 def test_the_phantoms_are_found_by_name() -> None:
     assert {"mura", "chexpert", "cbis_ddsm"} <= set(names()) and load("mura") is mura
+
+
+@pytest.mark.parametrize("name", ["mura", "chexpert", "cbis_ddsm"])
+def test_results_on_phantoms_say_so(name: str, tmp_path: Path) -> None:
+    root = load(name).write(tmp_path / "data", patients=20, size=48)
+    places = [root, *(path for path in root.iterdir() if path.is_dir() and name != "cbis_ddsm")]
+    for place in places:
+        assert open_studies(place).notes[-1] == "phantoms: made-up pictures of nobody"
+    (root / "ABOUT.txt").unlink()
+    assert not any("phantoms" in note for note in open_studies(root).notes)
+
+
+def test_results_on_made_up_heads_say_so(tmp_path: Path) -> None:
+    root = load("harvard").write(tmp_path / "data", cases=4, slices=1, size=32, pair=("CT", "MRI"))
+    for place in (root, root / "CT-MRI"):
+        assert open_manifest(place, ("CT", "MRI")).notes[-1] == "phantoms: made-up pictures of nobody"
 
 
 def test_the_ceilings_follow_from_the_law() -> None:

@@ -13,14 +13,14 @@ import inspect
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import pandas as pd
 
-from scanfuse.data import datasets
+from scanfuse.data import datasets, phantoms
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.splits import split_groups
 from scanfuse.errors import UserError
@@ -118,7 +118,7 @@ def open_studies(
         if name not in known:
             raise UserError(f"The layout {layout!r} has no option {name!r}; it has {', '.join(known)}.")
     manifest: Manifest = module.read(root.absolute(), incomplete=incomplete, seed=seed, split=split, **options)
-    return manifest
+    return replace(manifest, notes=(*manifest.notes, *phantoms.said_of(root)))
 
 
 def manifest_of(

@@ -50,7 +50,7 @@ def assign(predictors: dict[str, Predictor], data: str | Path, split: Split) -> 
         name: manifest.table.assign(split=[found.get(sample, "test") for sample in manifest.table["id"]])
         for name, found in splits.items()
     }
-    notes = [*manifest.notes, *_shared_notes(predictors)]
+    notes = [*_shared_notes(predictors), *manifest.notes]
     apart = next((name for name in others if splits[name] != splits[first]), None)
     if apart is not None:
         tested = {name: frozenset(table.loc[table["split"] == "test", "id"]) for name, table in known.items()}
@@ -88,7 +88,7 @@ def out_of_fold(predictors: dict[str, Predictor], data: str | Path, split: Split
         UserError: runs of different systems, a leak, or data without any of the samples.
     """
     manifest = _opened(predictors, data)
-    notes = [*manifest.notes, *_shared_notes(predictors)]
+    notes = [*_shared_notes(predictors), *manifest.notes]
     parts, missing = {}, 0
     for name, predictor in predictors.items():
         recorded = predictor.run.split()

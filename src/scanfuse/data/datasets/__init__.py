@@ -7,10 +7,12 @@ An adapter module has LAYOUT (the folders it expects), CITATION, LICENCE, HOW_TO
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from scanfuse.data import phantoms
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.splits import FRACTIONS
 from scanfuse.errors import UserError
@@ -82,7 +84,7 @@ def open_manifest(
         group_pattern=group_pattern,
         missing=missing,
     )
-    return manifest
+    return replace(manifest, notes=(*manifest.notes, *phantoms.said_of(root)))
 
 
 def _no_layout(root: Path, pair: tuple[str, ...]) -> str:

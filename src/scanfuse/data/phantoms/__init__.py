@@ -5,11 +5,12 @@ A phantom module has `write(root, ...) -> root` and needs no download.
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
 
 from scanfuse.errors import UserError
 
-__all__ = ["load", "names"]
+__all__ = ["load", "names", "said_of"]
 
 
 def names() -> tuple[str, ...]:
@@ -23,3 +24,13 @@ def load(name: str) -> ModuleType:
     if name not in names():
         raise UserError(f"Unknown phantom {name!r}; choose {', '.join(names())}.")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def said_of(root: Path) -> tuple[str, ...]:
+    """The note that every result on phantoms carries, from the ABOUT.txt in, above or just below `root`."""
+    below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    for folder in (root, root.parent, *below):
+        about = folder / "ABOUT.txt"
+        if about.is_file() and about.read_bytes().startswith(b"Made-up "):
+            return ("phantoms: made-up pictures of nobody",)
+    return ()
