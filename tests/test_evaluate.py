@@ -124,6 +124,19 @@ def test_cells_show_mean_and_interval_and_notes_follow() -> None:
     assert "note: first\nnote: second\n" in printed
 
 
+def test_intervals_are_whole_on_the_console_or_not_there() -> None:
+    names = [f"fold-{number}" for number in range(5)]
+    evaluation = table_of({name: {"balanced_accuracy": 0.25} for name in names}, {"balanced_accuracy": "higher"})
+    for width, shown in ((130, True), (108, True), (107, False), (80, False)):
+        console = Console(file=io.StringIO(), width=width)
+        print_table(evaluation, console)
+        printed = console.file.getvalue()  # type: ignore[attr-defined]
+        assert printed.count("0.250") == 5
+        assert printed.count("[-0.750,1.250]") == (5 if shown else 0)
+        assert ("intervals do not fit" in printed) != shown
+        assert all(name in printed for name in names)
+
+
 def test_intervals_are_over_cases() -> None:
     """Draws of two cases: xx, xy or yx, yy; means 1, 2, 3. Draws of four samples would reach 0.5 and 3.5."""
     rows = [
@@ -284,7 +297,7 @@ def test_the_notes_of_a_leaky_split_are_shown(head_phantoms: Path, tmp_path: Pat
     run.save_split(system.open_data(head_phantoms))
     run.save_weights(system.model.state_dict(), {"system": SYSTEM})
     evaluation = evaluate({"run": load(run.path, device="cpu")}, head_phantoms, pictures=0, quiet=True)
-    assert evaluation.notes[0].startswith("leaky")
+    assert sum(note.startswith("leaky") for note in evaluation.notes) == 1
     assert "Note: leaky" in markdown(evaluation)
 
 
@@ -384,7 +397,8 @@ def test_groups_without_both_outcomes_show_dashes_and_counts_are_whole() -> None
     console = Console(file=io.StringIO(), width=80)
     print_table(table, console, name="by ward")
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "specificity" in printed and "group mean" in printed
+    assert "specificity" in printed and "group mean" in printed and "not fit" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_values_become_groups() -> None:

@@ -60,23 +60,37 @@ class Evaluation:
 
 
 def print_table(evaluation: Evaluation, console: Console | None = None, *, name: str = "") -> None:
-    """The table on the console: one row per metric, one column per method, the best mean of each row in bold."""
+    """The table on the console: one row per metric, one column per method, the best mean of each row in bold.
+
+    Where the console is too narrow for the intervals they are left out, and a line says so.
+    """
+    console = console or Console()
     table = Table(title=_title(evaluation, name), title_justify="left")
     table.add_column(_corner(evaluation), no_wrap=True)
+    texts = {
+        (method, metric): _texts(evaluation, method, metric)
+        for method in evaluation.methods
+        for metric in evaluation.better
+    }
+    first = max(len(metric) + len(_ARROWS[direction]) for metric, direction in evaluation.better.items())
+    # An interval may stand below its mean, but is not broken; three characters of each column are the frame.
+    wide = {m: max(len(ends) for (method, _), (_, ends) in texts.items() if method == m) for m in evaluation.methods}
+    least = {m: len(m) if m in evaluation.counts else 8 for m in evaluation.methods}
+    fits = first + 4 + sum(max(wide[m], least[m]) + 3 for m in evaluation.methods) <= console.width
     for method in evaluation.methods:
-        # A table of groups is not made wider by runs: there an interval has room for a line of its own.
-        narrowest = 3 if method in evaluation.counts else 13 if evaluation.counts else 8
+        narrowest = max(wide[method], least[method]) if fits else least[method]
         table.add_column(escape(method), justify="right", min_width=narrowest, overflow="fold")
     best = _best(evaluation)
     for metric, direction in evaluation.better.items():
-        texts = []
+        cells = []
         for method in evaluation.methods:
-            mean, ends = _texts(evaluation, method, metric)
+            mean, ends = texts[method, metric]
             marked = f"[bold]{mean}[/bold]" if method in best[metric] else mean
-            texts.append(f"{marked} [dim]{escape(ends)}[/dim]" if ends else marked)
-        table.add_row(escape(metric) + _ARROWS[direction], *texts)
-    console = console or Console()
+            cells.append(f"{marked} [dim]{escape(ends)}[/dim]" if ends and fits else marked)
+        table.add_row(escape(metric) + _ARROWS[direction], *cells)
     console.print(table)
+    if not fits and any(wide.values()):
+        console.print("The intervals do not fit in here; they are in table.md.", highlight=False)
     for title, part in evaluation.parts.items():
         print_table(part, console, name=title)
     for note in evaluation.notes:
