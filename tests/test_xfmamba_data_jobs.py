@@ -19,6 +19,7 @@ from scanfuse.cli import main
 from scanfuse.data.phantoms import cbis_ddsm, chexpert
 from scanfuse.data.studies import open_studies
 from scanfuse.errors import UserError
+from scanfuse.predict import load
 from scanfuse.systems.xfmamba import System
 from whole_jobs import TINY, Capture, fails, json_of, table_of
 
@@ -80,7 +81,9 @@ def test_imported_weights_start_a_training(
     assert "already holds" in fails(["import", "vmamba", str(file), "--out", str(weights)], capsys)
 
 
-def test_weights_that_cannot_be_imported(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_imported(
+    bones: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One line, and nothing written."""
     whole = checkpoint(tmp_path / "whole.pth", "v2r1").read_bytes()
     (tmp_path / "short.pth").write_bytes(whole[: len(whole) // 2])
@@ -98,6 +101,10 @@ def test_weights_that_cannot_be_imported(tmp_path: Path, capsys: Capture, monkey
         ("holes.pth", "lacks layers.1.blocks.0.op.A_logs"),
     ):
         assert message in fails(["import", "vmamba", str(tmp_path / name), "--out", str(out)], capsys)
+        assert not out.exists()
+    for name in ("missing.pth", "short.pth"):  # nor can a training start from them
+        data = ["--data", str(bones), "--out", str(out), "--encoder-weights", str(tmp_path / name)]
+        assert name in fails(["train", "xfmamba", *TINY, *data], capsys)
         assert not out.exists()
     command = ["import", "vmamba", str(tmp_path / "whole.pth"), "--out", str(out)]
     assert "no 'model_ema'" in fails([*command, "--section", "model_ema"], capsys)
@@ -119,7 +126,7 @@ def test_weights_that_cannot_be_imported(tmp_path: Path, capsys: Capture, monkey
 def test_findings_of_chexpert(tmp_path: Path) -> None:
     """Several labels of which some are unknown: tables per label, thresholds per label, one finding explained."""
     data, run = chexpert.write(tmp_path / "data", patients=30, size=40, seed=3), tmp_path / "run"
-    flags = ["--options", "uncertain=ignore,labels=14,validation_share=0.25", "--data", str(data), "--out", str(run)]
+    flags = ["--options", "uncertain=ignore,labels=14,validation_share=0.4", "--data", str(data), "--out", str(run)]
     assert main(["train", "xfmamba", *TINY, *flags, "--pairing", "all"]) == 0
     settings = yaml.safe_load((run / "config.yaml").read_text())
     assert settings["task"]["kind"] == "multilabel"
@@ -128,6 +135,18 @@ def test_findings_of_chexpert(tmp_path: Path) -> None:
     decision = json_of(run / "decision.json")
     assert len(decision["thresholds"]) == 14
     assert any(note.startswith("Fracture: ") for note in decision["notes"])  # it never occurs
+
+    # The loss of validation is the mean over its known findings, not of batches that know more or fewer of them.
+    predictor = load(run, device="cpu")
+    raw = list(predictor.raw(predictor.system.open_data(data).subset("val")))
+    assert len(raw) > 8 and len({int(result.mask.sum()) for result in raw}) > 1
+    losses = [
+        np.logaddexp(0, -z if y else z)
+        for result in raw
+        for z, y, known in zip(result.logits, result.target, result.mask, strict=True)
+        if known
+    ]
+    assert json_of(run / "run.json")["validation"]["val_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
     assert main(["evaluate", str(run), "--data", str(data), "--on", "val", "--quiet", "--pictures", "2"]) == 0
     folder = run / "evaluation" / "val"

@@ -297,12 +297,9 @@ class _Training:
         results: list[Scored] = []
         for batch in self._val_batches():
             if isinstance(self.system, systems.Classifier):
-                logits = self.system.logits(batch)
-                parts = self.system.job.loss(logits, batch)
-                results += self.system.job.results(logits, batch)
-            else:
-                parts = self.forward_loss(batch)
-            for name, value in parts.items():
+                results += self.system.job.results(self.system.logits(batch), batch)
+                continue
+            for name, value in self.forward_loss(batch).items():
                 sums[name] = sums.get(name, 0.0) + float(value) * len(batch["meta"])
         row: dict[str, float] = {
             "epoch": state.epoch + 1,
@@ -310,11 +307,12 @@ class _Training:
         }
         row |= {f"train_{name}": value / state.step_in_epoch for name, value in state.sums.items()}
         row |= {f"val_{name}": value / len(self.val_data) for name, value in sums.items()}
+        if isinstance(self.system, systems.Classifier):
+            row |= {f"val_{name}": value for name, value in self.system.job.validation(results).items()}
         row["seconds"] = round(state.seconds, 3)
         state.history.append(row)
         criterion = row["val_loss"]
         if isinstance(self.system, systems.Classifier):
-            row |= {f"val_{name}": value for name, value in self.system.job.validation(results).items()}
             criterion = self.system.job.criterion(row)
             if state.epoch == 0 and self.system.job.selected_by(row) != self.system.job.settings.select_by:
                 progress.note("The validation studies show one outcome only: the best epoch is picked by their loss.")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
@@ -106,7 +107,14 @@ class Job:
         return scored(logits, batch["meta"], self.task)
 
     def validation(self, results: Sequence[Scored]) -> dict[str, float]:
-        """Values for the history of a training, per study and without a threshold: auroc, auprc."""
+        """Values for the history of a training: loss of the samples; auroc and auprc per study, without a threshold.
+
+        The loss is over all samples at once: the mean of batches would weigh known targets by how many others are
+        unknown in their batch.
+        """
+        each = Scores.of(results)
+        known_targets = {"target": torch.from_numpy(each.target), "mask": torch.from_numpy(each.mask)}
+        loss = self.loss(torch.from_numpy(each.logits), known_targets)["loss"]
         scores = Scores.of(by_study(results, self.task))
         known = scores.mask[:, 0]
         if self.task.kind == "binary":
@@ -115,7 +123,7 @@ class Job:
             values = multiclass(scores.target[known, 0].astype(int), scores.probabilities[known])
         else:
             values, _ = multilabel(scores.target, scores.mask, scores.probabilities)
-        return {name: float(values[name][0]) for name in ("auroc", "auprc")}
+        return {"loss": float(loss)} | {name: float(values[name][0]) for name in ("auroc", "auprc")}
 
     def criterion(self, row: Mapping[str, float]) -> float:
         """The number that the best epoch makes smallest; the loss where the AUROC is not defined."""
