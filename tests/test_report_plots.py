@@ -86,8 +86,8 @@ def test_binary_plots_show_the_numbers_of_the_table(figures: Figures) -> None:
     raw = expit(2.0 * logit(p))  # the logits had been divided by the temperature
     before, after = (float(calibration.ece(y, values)[0]) for values in (raw, p))
     assert legend_of(figures["Reliability"])[1:3] == [
-        f"calibrated: ECE {after:.3f}",
-        f"before calibration: ECE {before:.3f}",
+        f"run calibrated: ECE {after:.3f}",
+        f"run before calibration: ECE {before:.3f}",
     ]
 
 

@@ -236,6 +236,8 @@ def write_examples(
 ) -> None:
     """Explains the clearest right and wrong results, half of each: `examples/*.png` and `examples.json` in `out`.
 
+    Studies with a single view come last: they do not show what each view contributes.
+
     Args:
         predictor: a classifying run.
         manifest: the studies.
@@ -250,7 +252,8 @@ def write_examples(
         for old in (out / "examples").glob(f"{kind}_*.png"):
             old.unlink()
     judged = [found for result in results for found in _judged(system, result)]
-    judged.sort(key=lambda found: -found[2])
+    alone = {row.id for row in manifest.rows if len(row.paths) < 2}
+    judged.sort(key=lambda found: (found[0].id in alone, -found[2]))
     examples = []
     for right in (True, False):
         taken: set[str] = set()

@@ -198,7 +198,10 @@ def _reliability(
         title = "Reliability" if kind == "binary" else "Reliability, all labels pooled"
     if not len(after[0]):
         return []
-    drawn = {"calibrated": after, **({} if temperature == 1 else {"before calibration": before})}
+    whose = f"{found[0].name} " if kind == "binary" and len(found) > 1 else ""
+    drawn = {f"{whose}calibrated": after}
+    if temperature != 1:
+        drawn[f"{whose}before calibration"] = before
     if kind == "binary":
         drawn |= {curve.name: (curve.y, curve.p) for curve in found[1:] if len(curve.y)}
     pooled = "pooled " if kind == "multilabel" else ""
