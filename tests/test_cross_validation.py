@@ -10,25 +10,7 @@ import yaml
 
 from scanfuse import train
 from scanfuse.cli import main
-
-TINY = (
-    "--preset tiny --size 32 --epochs 1 --batch 8 --lr 1e-3 --threads 1 --device cpu --positive abnormal --quiet"
-).split()
-FOLDS = ["fold-0", "fold-1", "fold-2"]
-Capture = pytest.CaptureFixture[str]
-
-
-def fails(arguments: list[str], capsys: Capture) -> str:
-    """Runs a command that must end with exit code 2 and one line of explanation; returns the line."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    text = capsys.readouterr().err.strip().splitlines()
-    assert len(text) == 1, text
-    return text[0].removeprefix("scanfuse: ")
-
-
-def command(data: Path, out: Path, *options: str) -> list[str]:
-    return ["train", "xfmamba", "--data", str(data), "--out", str(out), *TINY, *options]
+from whole_jobs import FOLDS, Capture, fails, fold_command
 
 
 def split(run: Path) -> pd.DataFrame:
@@ -51,7 +33,7 @@ def test_every_fold_is_a_run_and_validates_its_own_patients(bones_cv: Path) -> N
 
 
 def test_a_fold_by_itself_is_the_same_run(bones_cv: Path, bones: Path, tmp_path: Path, capsys: Capture) -> None:
-    assert main(command(bones, tmp_path / "one", "--folds", "3", "--fold", "1")) == 0
+    assert main(fold_command(bones, tmp_path / "one", "--folds", "3", "--fold", "1")) == 0
     assert "one. Next: scanfuse evaluate" in capsys.readouterr().out
     assert not (tmp_path / "one" / "cross_validation.json").exists()
     for name in ("model.safetensors", "decision.json", "split.csv"):
@@ -77,7 +59,7 @@ def test_an_interrupted_cross_validation_goes_on(
     out = tmp_path / "cv"
     with monkeypatch.context() as patch:
         patch.setattr(train._Training, "_update", stop_in_fold_1)
-        assert main(command(bones, out, "--folds", "3")) == 130
+        assert main(fold_command(bones, out, "--folds", "3")) == 130
     error = capsys.readouterr().err
     assert f"Stopped in fold 1; the state is saved. Continue with: scanfuse train --resume {out}" in error
     assert sorted(path.name for path in out.iterdir()) == ["cross_validation.json", "fold-0", "fold-1"]
@@ -107,12 +89,12 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     for name in ("checkpoint.pt", "decision.json"):
         (out / "fold-2" / name).unlink()
     times = {name: (out / name / "model.safetensors").stat().st_mtime_ns for name in FOLDS[:2]}
-    assert main(command(bones, out, "--folds", "3")) == 0
+    assert main(fold_command(bones, out, "--folds", "3")) == 0
     assert times == {name: (out / name / "model.safetensors").stat().st_mtime_ns for name in FOLDS[:2]}
     assert (out / "fold-2" / "model.safetensors").read_bytes() == (
         bones_cv / "fold-2" / "model.safetensors"
     ).read_bytes()
-    message = fails([*command(bones, out, "--folds", "3"), "--lr", "0.5"], capsys)
+    message = fails([*fold_command(bones, out, "--folds", "3"), "--lr", "0.5"], capsys)
     assert "other settings (train.lr: 0.001, now 0.5)" in message
     message = fails(["train", "--resume", str(out), "--epochs", "9"], capsys)
     assert message.startswith("--resume continues")
@@ -127,15 +109,15 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
 
 def test_what_cannot_be_a_cross_validation_is_refused(bones: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "cv"
-    assert "needs --folds K" in fails(command(bones, out, "--fold", "all"), capsys)
+    assert "needs --folds K" in fails(fold_command(bones, out, "--fold", "all"), capsys)
     assert "there is no fold 3: with --folds 3 they are 0 to 2" in fails(
-        command(bones, out, "--folds", "3", "--fold", "3"), capsys
+        fold_command(bones, out, "--folds", "3", "--fold", "3"), capsys
     )
-    assert "there is no fold 1: give --folds too" in fails(command(bones, out, "--fold", "1"), capsys)
-    assert "at least 2 folds" in fails(command(bones, out, "--folds", "1"), capsys)
-    assert "99 folds need at least as many patients" in fails(command(bones, out, "--folds", "99"), capsys)
+    assert "there is no fold 1: give --folds too" in fails(fold_command(bones, out, "--fold", "1"), capsys)
+    assert "at least 2 folds" in fails(fold_command(bones, out, "--folds", "1"), capsys)
+    assert "99 folds need at least as many patients" in fails(fold_command(bones, out, "--folds", "99"), capsys)
     assert not out.exists()
     out.mkdir()
     (out / "mine.txt").write_text("kept")
-    assert "is not empty" in fails(command(bones, out, "--folds", "3"), capsys)
+    assert "is not empty" in fails(fold_command(bones, out, "--folds", "3"), capsys)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]

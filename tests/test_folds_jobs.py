@@ -16,25 +16,7 @@ from scanfuse.data.studies import open_studies
 from scanfuse.predict import load
 from scanfuse.tasks.classify import Task
 from scanfuse.tasks.classify_folds import with_fold
-
-TINY = (
-    "--preset tiny --size 32 --epochs 1 --batch 8 --lr 1e-3 --threads 1 --device cpu --positive abnormal --quiet"
-).split()
-FOLDS = ["fold-0", "fold-1", "fold-2"]
-Capture = pytest.CaptureFixture[str]
-
-
-def fails(arguments: list[str], capsys: Capture) -> str:
-    """Runs a command that must end with exit code 2 and one line of explanation; returns the line."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    text = capsys.readouterr().err.strip().splitlines()
-    assert len(text) == 1, text
-    return text[0].removeprefix("scanfuse: ")
-
-
-def command(data: Path, out: Path, *options: str) -> list[str]:
-    return ["train", "xfmamba", "--data", str(data), "--out", str(out), *TINY, *options]
+from whole_jobs import FOLDS, Capture, fails, fold_command
 
 
 def evaluated(arguments: list[str], out: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -75,7 +57,7 @@ def all_train(bones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def untested(all_train: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three folds of data without a test part: each fold has one of its own."""
     path = tmp_path_factory.mktemp("folds") / "untested"
-    assert main(command(all_train, path, "--folds", "3", "--fold", "all")) == 0
+    assert main(fold_command(all_train, path, "--folds", "3", "--fold", "all")) == 0
     return path
 
 

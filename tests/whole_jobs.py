@@ -9,9 +9,10 @@ import pytest
 
 from scanfuse.cli import main
 
-__all__ = ["TINY", "Capture", "fails", "json_of", "table_of"]
+__all__ = ["FOLDS", "TINY", "Capture", "fails", "fold_command", "json_of", "table_of"]
 
 TINY = "--preset tiny --size 32 --epochs 1 --batch 8 --threads 1 --device cpu --quiet".split()
+FOLDS = ["fold-0", "fold-1", "fold-2"]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -22,7 +23,12 @@ def fails(arguments: list[str], capsys: Capture) -> str:
     text = capsys.readouterr().err.strip().splitlines()
     assert len(text) == 1, text
     assert text[0].startswith("scanfuse: ")
-    return text[0]
+    return text[0].removeprefix("scanfuse: ")
+
+
+def fold_command(data: Path, out: Path, *options: str) -> list[str]:
+    """The training of a cross-validation."""
+    return [*f"train xfmamba --data {data} --out {out} --lr 1e-3 --positive abnormal".split(), *TINY, *options]
 
 
 def table_of(path: Path) -> pd.DataFrame:

@@ -16,6 +16,14 @@ __all__ = ["main"]
 # Everything heavy is imported inside the verbs: `scanfuse --help` must answer at once.
 
 _FOLDER = click.Path(path_type=Path)
+_ON = click.option(
+    "--on",
+    "split",
+    type=click.Choice(["test", "val", "train", "all"]),
+    default="test",
+    show_default=True,
+    help="which samples",
+)
 _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -191,14 +199,7 @@ def _train_command(name: str) -> click.Command:
 @_commands.command("evaluate")
 @click.argument("runs", nargs=-1, required=True, type=_FOLDER)
 @click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv with the data")
-@click.option(
-    "--on",
-    "split",
-    type=click.Choice(["test", "val", "train", "all"]),
-    default="test",
-    show_default=True,
-    help="which samples",
-)
+@_ON
 @click.option("--out", type=_FOLDER, default=None, help="folder for tables and pictures (default RUN/evaluation)")
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
@@ -241,14 +242,7 @@ def _evaluate(
 @_commands.command("compare")
 @click.argument("runs", nargs=-1, required=True, type=_FOLDER)
 @click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv with the data")
-@click.option(
-    "--on",
-    "split",
-    type=click.Choice(["test", "val", "train", "all"]),
-    default="test",
-    show_default=True,
-    help="which samples",
-)
+@_ON
 @click.option("--out", type=_FOLDER, default=None, help="folder for the table, as Markdown and JSON")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
