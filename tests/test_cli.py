@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -100,6 +101,18 @@ def test_runs_of_different_splits_are_kept_apart(run: Path, head_phantoms: Path,
     assert main([*arguments, "--split-seed", "3"]) == 0
     line = fails(["evaluate", str(run), str(other), "--data", str(head_phantoms)], capsys)
     assert "different splits" in line
+
+
+def test_a_training_writes_its_report(run: Path, head_phantoms: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    assert main(["evaluate", str(folder), "--data", str(head_phantoms), "--quiet"]) == 0
+    (tmp_path / "kept").mkdir()
+    (folder / "report.html").rename(tmp_path / "kept" / "report.html")
+    assert main(["train", "--resume", str(folder), "--quiet"]) == 0  # at its end already
+    pages = [(path / "report.html").read_text(encoding="utf-8") for path in (run, folder)]
+    assert ["Not evaluated" in page for page in pages] == [True, False]
+    assert [page.count("<img") for page in pages] == [0, 1]
 
 
 def test_a_run_repeats_from_its_configuration(run: Path, head_phantoms: Path, tmp_path: Path) -> None:

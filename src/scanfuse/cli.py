@@ -180,7 +180,8 @@ def _train_command(name: str) -> click.Command:
                 click.echo(cross_validation.next_step(runs, out, data))
                 return
             run = train.train(built, data, out, quiet=quiet)
-        click.echo(f"Saved in {run.path}. Next: scanfuse evaluate {run.path} --data {data or 'DIR'}")
+        click.echo(f"Saved in {run.path}, with {_report_of(run)}.")
+        click.echo(f"Next: scanfuse evaluate {run.path} --data {data or 'DIR'}")
 
     options: list[click.Parameter] = [
         click.Option(["--data"], type=_FOLDER, help="folder or manifest.csv with the data"),
@@ -234,9 +235,7 @@ def _evaluate(
         print_table(evaluation)
     click.echo(f"Table, values per sample and pictures are in {folder}.")
     if out is None:
-        from scanfuse import report
-
-        click.echo(f"Report: {report.write(next(iter(predictors.values())).run)}")
+        click.echo(f"Report: {_report_of(next(iter(predictors.values())).run)}")
 
 
 @_commands.command("compare")
@@ -279,10 +278,9 @@ def _explain(run: str, data: Path, study: str, label: str | None, method: Any, o
 @click.argument("run", type=_FOLDER)
 def _report(run: Path) -> None:
     """Write report.html into a run folder: training, splits, tables and plots on one page without a network."""
-    from scanfuse import report
     from scanfuse.run import open_run
 
-    click.echo(f"Report: {report.write(open_run(run))}")
+    click.echo(f"Report: {_report_of(open_run(run))}")
 
 
 @_commands.group("import")
@@ -441,6 +439,13 @@ def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:
     from scanfuse.cross_validation import members
 
     return tuple(member for run in runs for member in members(run))
+
+
+def _report_of(run: Any) -> Path:
+    """The report of a run folder, written anew."""
+    from scanfuse import report
+
+    return report.write(run)
 
 
 def _parameter(flag: str) -> str:
