@@ -75,3 +75,15 @@ def test_a_full_disk_loses_neither_weights_nor_checkpoint(tmp_path: Path) -> Non
     run = Run(tmp_path)
     assert torch.equal(run.load_checkpoint()["weights"], torch.zeros(8))
     assert torch.equal(run.load_weights()["weights"], torch.zeros(8))
+
+
+def test_ids_become_file_names_that_stay_apart() -> None:
+    from scanfuse.files import file_name
+
+    plain = ["patient1-study2", "WRIST-patient00011__view+view_2", "a_b", "Müller 3.1"]
+    assert [file_name(name) for name in plain] == plain
+    odd = ["a/b", "a\\b", "a:b", "..", ".", "", ".hidden", "a\nb", "../../etc"]
+    names = [file_name(name) for name in odd]
+    assert len({*names, *plain}) == len(odd) + len(plain)
+    for name in names:
+        assert Path(name).name == name and name not in (".", "..")

@@ -198,7 +198,7 @@ def test_devices() -> None:
     assert (automatic.type != "cpu") == torch.accelerator.is_available()
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "cpu:x"])
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "cpu:x", "meta"])
 def test_a_device_that_cannot_be_used_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"The device '{name}' cannot be used: ") as caught:
         choose_device(name)

@@ -25,7 +25,7 @@ from scanfuse.explain.ablation import view_ablation
 from scanfuse.explain.gradcam import Method, output, scaled_together
 from scanfuse.explain.overlay import panel, write_overlay, write_panel
 from scanfuse.explain.placement import place
-from scanfuse.files import atomic_path, write_text
+from scanfuse.files import atomic_path, file_name, write_text
 from scanfuse.predict import Predictor
 from scanfuse.tasks.classify import Scored
 from scanfuse.train import to_device
@@ -134,7 +134,7 @@ def explain_study(
     written = []
     for batch in batches[:MOST_PAIRS]:
         found = explain(predictor, batch, outcome, method=method)
-        folder = Path(out) / found.result.id.replace("/", "_")
+        folder = Path(out) / file_name(found.result.id)
         for view, heats in found.heats.items():
             for name, heat in heats.items():
                 write_overlay(folder / f"{view}_{name}.png", found.pixels[view], heat)

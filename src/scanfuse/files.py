@@ -1,6 +1,7 @@
 """Files that are whole or absent: write to a temporary name beside the target, then move."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from scanfuse.errors import UserError
 
-__all__ = ["atomic_path", "write_text"]
+__all__ = ["atomic_path", "file_name", "write_text"]
 
 
 @contextlib.contextmanager
@@ -48,6 +49,18 @@ def write_text(target: str | Path, text: str) -> None:
     """Writes `text` (UTF-8) to `target`, whole or not at all."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def file_name(id: str) -> str:
+    """An id as the stem of a file's name: itself where it can be one; else changed, with a digest to keep ids apart.
+
+    >>> file_name("patient1-study2")
+    'patient1-study2'
+    >>> file_name("a/b") == file_name("a_b")
+    False
+    """
+    safe = "".join(sign if sign.isalnum() or sign in "._+- " else "_" for sign in id).strip(". ")
+    return id if safe == id and id else f"{safe}-{hashlib.sha256(id.encode()).hexdigest()[:8]}"
 
 
 def _umask() -> int:

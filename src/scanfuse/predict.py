@@ -22,7 +22,7 @@ from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
-from scanfuse.files import write_text
+from scanfuse.files import file_name, write_text
 from scanfuse.run import Run, open_run
 from scanfuse.tasks.classify import Scored, ensemble
 from scanfuse.tasks.classify_decision import combine
@@ -162,7 +162,7 @@ class Ensemble:
 
     def save(self, result: Scored, found: Mapping[str, Scored], folder: Path) -> Path:
         """Writes the result of one sample with those of the members as `<id>.json`."""
-        path = folder / f"{result.id.replace('/', '_').replace(chr(92), '_')}.json"
+        path = folder / f"{file_name(result.id)}.json"
         labels = self.task.labels
         spread = _spread([[member] for member in found.values()])[0]
         content = {
@@ -227,8 +227,8 @@ def choose_device(name: str) -> torch.device:
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(1, device=device).tolist()  # "meta" has devices, but no values
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(f"The device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return device
 

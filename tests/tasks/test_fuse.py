@@ -273,7 +273,7 @@ def test_an_id_with_slashes_is_one_file(tmp_path: Path) -> None:
     result = run(first, grey("uint8", 0, 255), grey("uint8", 0, 255))
     odd = FusedImage(**{**vars(result), "id": "../case/1\\2"})
     main, _ = fuse.save(odd, tmp_path / "out")
-    assert main == tmp_path / "out" / ".._case_1_2.png"
+    assert main.parent == tmp_path / "out" and main.name.startswith("_case_1_2-")
     assert main.is_file()
     assert os.listdir(tmp_path) == ["out"]
 

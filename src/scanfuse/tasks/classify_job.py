@@ -25,7 +25,7 @@ from scanfuse.config import Section
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
-from scanfuse.files import write_text
+from scanfuse.files import file_name, write_text
 from scanfuse.metrics.classification import binary, multiclass, multilabel
 from scanfuse.tasks.classify import Kind, Scored, Scores, Task, by_study, parse_targets, scored
 from scanfuse.tasks.classify_decision import Decision, DecisionConfig, fit_decision, undecided
@@ -175,7 +175,7 @@ class Job:
 
     def save(self, result: Scored, folder: Path) -> list[Path]:
         """Writes a calibrated result as `<id>.json`."""
-        path = folder / f"{result.id.replace('/', '_').replace(chr(92), '_')}.json"
+        path = folder / f"{file_name(result.id)}.json"
         content = {
             "id": result.id,
             "study": result.study,

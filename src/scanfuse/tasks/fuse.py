@@ -23,7 +23,7 @@ from torch import Tensor
 from scanfuse.config import Section
 from scanfuse.data.readers import Image, from_unit, suffix_for, to_unit, write_image
 from scanfuse.errors import UserError
-from scanfuse.files import atomic_path
+from scanfuse.files import atomic_path, file_name
 from scanfuse.fusion import pixel
 from scanfuse.metrics.fusion import METRICS
 from scanfuse.metrics.fusion import score as score_pair
@@ -265,9 +265,10 @@ def save(result: FusedImage, folder: Path) -> list[Path]:
     """Writes the fused image (in the depth of its reference) and a picture of both sources beside it.
 
     Returns:
-        The paths: `<id>.png` (`.tif` for signed or float values) and `<id>_side_by_side.png`.
+        The paths: `<id>.png` (`.tif` for signed or float values) and `<id>_side_by_side.png`, with the id as
+        `file_name` writes it.
     """
-    name = result.id.replace("/", "_").replace("\\", "_")
+    name = file_name(result.id)
     main = folder / f"{name}{suffix_for(result.reference)}"
     write_image(main, result.pixels, bits=16 if result.pixels.dtype == np.uint16 else 8)
     picture = folder / f"{name}_side_by_side.png"
