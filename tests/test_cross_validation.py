@@ -34,7 +34,7 @@ def test_every_fold_is_a_run_and_validates_its_own_patients(bones_cv: Path) -> N
 
 def test_a_fold_by_itself_is_the_same_run(bones_cv: Path, bones: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(fold_command(bones, tmp_path / "one", "--folds", "3", "--fold", "1")) == 0
-    assert "one. Next: scanfuse evaluate" in capsys.readouterr().out
+    assert f"Next: scanfuse evaluate {tmp_path / 'one'} --data" in capsys.readouterr().out
     assert not (tmp_path / "one" / "cross_validation.json").exists()
     for name in ("model.safetensors", "decision.json", "split.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (bones_cv / "fold-1" / name).read_bytes()
