@@ -1,5 +1,6 @@
 """`scanfuse demo`: phantoms, a small model trained on them in minutes, and its scores beside plain methods."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     print_table(evaluation, console)
     if classifies:
         print_comparisons(compare(predictors, data, out=folder / "evaluation" / "test", quiet=True), console)
-        panels = explain_study(trained, data, _clearest(evaluation, name), folder / "explanations")
+        panels = explain_study(trained, data, _example(folder / "evaluation" / "test"), folder / "explanations")
         look = f"{report.write(trained.run)} and {panels[0]}"
     else:
         look = f"{folder / 'evaluation/test/gallery.png'}"
@@ -90,10 +91,10 @@ def _trained(
     return load(train(settings, data, folder).path)
 
 
-def _clearest(evaluation: Evaluation, method: str) -> str:
-    """The positive study that the method is surest of."""
-    rows = [row for row in evaluation.rows if row["method"] == method]
-    return str(max(rows, key=lambda row: (row["target"] == 1, row["p_positive"]))["id"])
+def _example(evaluation: Path) -> str:
+    """The study that the report shows first: the clearest right one, with several views where there is one."""
+    examples = json.loads((evaluation / "examples.json").read_text(encoding="utf-8"))["examples"]
+    return str(examples[0]["id"])
 
 
 def _free(path: Path) -> Path:
