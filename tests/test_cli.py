@@ -14,6 +14,7 @@ import pytest
 
 import scanfuse
 from scanfuse.cli import main
+from whole_jobs import fails
 
 TINY = "--preset tiny --channels 4,4,8 --d-state 2 --mix-state 2 --crop 32 --epochs 2 --batch 4 --lr 2e-3".split()
 
@@ -23,16 +24,6 @@ def run(head_phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
     assert main(["train", "clinicalfmamba", "--data", str(head_phantoms), "--out", str(path), "--quiet", *TINY]) == 0
     return path
-
-
-def fails(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs a command that must end with exit code 2 and one line of explanation; returns the line."""
-    capsys.readouterr()
-    assert main(arguments) == 2
-    text = capsys.readouterr().err.strip().splitlines()
-    assert len(text) == 1, text
-    assert text[0].startswith("scanfuse: ")
-    return text[0]
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:

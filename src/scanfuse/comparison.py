@@ -19,7 +19,7 @@ from rich.table import Table
 from scanfuse import systems
 from scanfuse.errors import UserError
 from scanfuse.evaluate import Split, assign, decided_results, evaluate
-from scanfuse.files import write_text
+from scanfuse.files import without_nan, write_text
 from scanfuse.metrics.classification.inputs import ratio
 from scanfuse.predict import Predictor
 from scanfuse.stats.cluster_bootstrap import Difference, Statistic, Weights, cluster_differences
@@ -90,7 +90,7 @@ def compare(
     else:
         found = _fusions(predictors, data, split, notes, quiet)
     if out is not None:
-        content = {**vars(found), "rows": [_plain(vars(row)) for row in found.rows]}
+        content = {**vars(found), "rows": [without_nan(vars(row)) for row in found.rows]}
         write_text(Path(out) / "comparison.json", json.dumps(content, indent=2) + "\n")
         write_text(Path(out) / "comparison.md", markdown(found))
     return found
@@ -212,7 +212,3 @@ def _texts(row: Row) -> list[str]:
 
 def _p(value: float) -> str:
     return "" if math.isnan(value) else "< 0.0001" if value < 1e-4 else f"{value:.4f}"
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

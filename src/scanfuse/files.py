@@ -2,14 +2,16 @@
 
 import contextlib
 import hashlib
+import math
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from scanfuse.errors import UserError
 
-__all__ = ["atomic_path", "file_name", "write_text"]
+__all__ = ["atomic_path", "file_name", "without_nan", "write_text"]
 
 
 @contextlib.contextmanager
@@ -61,6 +63,15 @@ def file_name(id: str) -> str:
     """
     safe = "".join(sign if sign.isalnum() or sign in "._+- " else "_" for sign in id).strip(". ")
     return id if safe == id and id else f"{safe}-{hashlib.sha256(id.encode()).hexdigest()[:8]}"
+
+
+def without_nan(value: Any) -> Any:
+    """The value with None for nan and infinity, in dictionaries and lists too: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _umask() -> int:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scanfuse.files import write_text
+from scanfuse.files import without_nan, write_text
 
 __all__ = ["Cell", "Evaluation", "markdown", "print_table", "write"]
 
@@ -130,7 +130,7 @@ def write(evaluation: Evaluation, out: Path) -> None:
             if not table[name]:
                 del table[name]
         table.pop("rows", None)
-    write_text(out / "evaluation.json", json.dumps(_without_nan(content), indent=2) + "\n")
+    write_text(out / "evaluation.json", json.dumps(without_nan(content), indent=2) + "\n")
 
 
 _ARROWS = {"higher": " ↑", "lower": " ↓", "none": ""}
@@ -142,15 +142,6 @@ def _write_rows(rows: list[dict[str, Any]], path: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no nan and no infinity; both become null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _title(evaluation: Evaluation, name: str) -> str:

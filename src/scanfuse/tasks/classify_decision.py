@@ -17,6 +17,7 @@ from pydantic import Field
 
 from scanfuse.config import Section
 from scanfuse.errors import UserError
+from scanfuse.files import without_nan
 from scanfuse.stats.calibration import fit_temperature, probabilities_of
 from scanfuse.stats.threshold import Rule, choose_threshold
 from scanfuse.tasks.classify import Scored, Scores, Task
@@ -162,7 +163,7 @@ def fit_decision(results: Sequence[Scored], task: Task, settings: DecisionConfig
         validation["specificity"] = [threshold.specificity for threshold in chosen]
     rule = "argmax" if task.kind == "multiclass" else settings.threshold_rule
     thresholds = tuple(threshold.value for threshold in chosen)
-    return Decision(task.kind, task.labels, temperature, thresholds, rule, _without_nan(validation), tuple(notes))
+    return Decision(task.kind, task.labels, temperature, thresholds, rule, without_nan(validation), tuple(notes))
 
 
 def combine(decisions: Sequence[Decision]) -> Decision:
@@ -182,12 +183,3 @@ def combine(decisions: Sequence[Decision]) -> Decision:
     return Decision(
         first.kind, first.labels, 1.0, thresholds, f"mean of {len(decisions)} members ({first.rule})", {}, notes
     )
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: None."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
