@@ -1,0 +1,87 @@
+"""Input kinds: what one sample of a system is, from the files of a data set to a batch of tensors.
+
+A module of this folder holds one kind: its settings (a section of the configuration) and a class that opens a data
+set as a manifest with splits, fits what must be fitted on the training rows alone, and makes data sets, batches and
+single samples. Verbs know the protocol below and nothing else; a system says which kind it takes.
+
+A sample is a dictionary: every modality by name (a tensor), "present" {modality: bool}, and "meta", a dictionary of
+plain values with at least id, group and target. A batch has the same keys, tensors stacked, "meta" a list.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scanfuse.data.check import Finding
+    from scanfuse.data.manifest import Manifest
+
+__all__ = ["Fitted", "Inputs", "Samples"]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What an input kind has fitted on training rows: plain values for JSON, and tensors for safetensors."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    tensors: "dict[str, Tensor]" = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.tensors)
+
+
+class Samples(Protocol):
+    """A data set of samples by position, as torch's loader takes it."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @property
+    def targets(self) -> list[str]:
+        """The target text of every sample in order; "" where there is none."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose augmentation is drawn; workers that live on see it too."""
+
+
+class Inputs(Protocol):
+    """What the verbs need of an input kind.
+
+    Attributes:
+        modalities: names of the inputs of one sample.
+        mixed_sizes: True if samples need not share a size, so that they are evaluated one at a time.
+    """
+
+    modalities: tuple[str, ...]
+    mixed_sizes: bool
+
+    def open(self, root: Path, *, split: bool = True) -> "Manifest":
+        """The data under `root` as a manifest, with the splits that the settings ask for.
+
+        With `split=False` none need be made, and targets are not needed: to predict one patient must be enough.
+        """
+
+    def check(self, root: Path) -> "list[Finding]":
+        """What is wrong with the data under `root`, errors first."""
+
+    def prepare(self, training: "Manifest") -> Fitted:
+        """Fits what must be fitted on the training rows (of this split or fold alone) and keeps it; stored in the run.
+
+        Empty where there is nothing to fit.
+        """
+
+    def restore(self, fitted: Fitted) -> None:
+        """Takes what `prepare` once returned."""
+
+    def dataset(self, manifest: "Manifest", *, train: bool) -> Samples:
+        """The samples of the rows; with `train`, augmentation is on."""
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Samples to one batch."""
+
+    def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
+        """One sample from files or arrays, one per modality; `id` is by default the name of the first file."""
