@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scanfuse.predict import Predictor
+    from scanfuse.verbs.predict import Predictor
 
 __all__ = ["__version__", "load"]
 
@@ -27,6 +27,6 @@ def load(run_or_hub_id: str | Path, *, device: str = "auto") -> "Predictor":
     Raises:
         scanfuse.errors.UserError: there is no such run, or its files are damaged.
     """
-    from scanfuse.predict import load as load_predictor
+    from scanfuse.verbs.predict import load as load_predictor
 
     return load_predictor(run_or_hub_id, device=device)

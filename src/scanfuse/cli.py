@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from scanfuse import __version__
-from scanfuse.arguments import nested, pairs, words_and_options
 from scanfuse.errors import UserError
 
 __all__ = ["main"]
@@ -28,7 +27,7 @@ _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    """Runs one command; returns the exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C, 143 after SIGTERM."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("scanfuse").setLevel(logging.INFO)
     try:
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except UserError as error:
         click.echo(f"scanfuse: {_one_line(str(error))}", err=True)
-        return 130 if type(error).__name__ == "Interrupted" else 2
+        return int(getattr(error, "exit_code", 2))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,7 +68,7 @@ def _systems() -> None:
 @click.option("--quick", is_flag=True, help="a few steps only: to see that everything works")
 def _demo(system: str, out: Path, quick: bool) -> None:
     """Make phantoms, train on them, and compare with plain methods."""
-    from scanfuse import demo
+    from scanfuse.verbs import demo
 
     demo.run(system, out, quick=quick)
 
@@ -77,7 +76,7 @@ def _demo(system: str, out: Path, quick: bool) -> None:
 @_commands.command("doctor")
 def _doctor() -> int:
     """Show versions, devices and the scan backend, and run a short self-test."""
-    from scanfuse import doctor
+    from scanfuse.verbs import doctor
 
     text, well = doctor.report()
     click.echo(text)
@@ -89,7 +88,7 @@ def _doctor() -> int:
 @click.option("--out", type=_FOLDER, default=None, help="also write the table to this Markdown file")
 def _bench(threads: int, out: Path | None) -> int:
     """Time the scan backends of this machine side by side."""
-    from scanfuse import bench
+    from scanfuse.verbs import bench
 
     return bench.run(threads=threads, out=out)
 
@@ -115,7 +114,8 @@ def _train(context: click.Context) -> None:
 
 def _system_of(arguments: list[str]) -> str:
     """The system that the file after --from, or the run or cross-validation after --resume, was made for."""
-    from scanfuse import config, cross_validation, run
+    from scanfuse import config, run
+    from scanfuse.verbs import cross_validation
 
     def settings(path: str) -> dict[str, Any]:
         return (
@@ -137,10 +137,10 @@ def _system_of(arguments: list[str]) -> str:
 def _train_command(name: str) -> click.Command:
     """The command for one system; its options are the leaves of the system's configuration."""
     from scanfuse import config, systems
+    from scanfuse.options import leaves, nested
 
     system_type = systems.load(name)
-    config_type = system_type.Config
-    leaves = config.leaves(config_type)
+    found = leaves(system_type.Config)
     presets = config.presets(name)
     usual = system_type.default_preset
 
@@ -153,20 +153,22 @@ def _train_command(name: str) -> click.Command:
         quiet: bool,
         **values: str | None,
     ) -> None:
-        from scanfuse import cross_validation, train
+        from scanfuse.verbs import cross_validation, train
 
-        given = nested(leaves, {leaf.flag: values[_parameter(leaf.flag)] for leaf in leaves})
+        _hush(quiet)
+        given = nested(found, {leaf.flag: values[_parameter(leaf.flag)] for leaf in found})
         if resume is not None:
             if given or preset or source or out:
                 raise UserError("--resume continues a run as it was: give no other options than --data and --quiet.")
             if cross_validation.is_cross_validation(resume):
-                runs = cross_validation.resume_folds(resume, data, quiet=quiet)
-                click.echo(cross_validation.next_step(runs, resume, data))
+                _say_folds(cross_validation.resume_folds(resume, data, quiet=quiet), resume, data)
                 return
             run = train.resume(resume, data, quiet=quiet)
         else:
             if data is None or out is None:
                 raise UserError(f"The option --{'data' if data is None else 'out'} is missing.")
+            if source is not None and preset is not None:
+                raise UserError("Give either --preset or --from, not both.")
             if source is not None:
                 base = config.read_yaml(source)
             else:
@@ -174,13 +176,12 @@ def _train_command(name: str) -> click.Command:
             if base.get("system", name) != name:
                 raise UserError(f"{source} is a configuration of {base['system']}, not of {name}.")
             every_fold = cross_validation.takes_every_fold(base, given)
-            built = config.build(config_type, base, {"system": name}, given)
+            built = config.build(system_type.Config, base, {"system": name}, given)
             if every_fold:
-                runs = cross_validation.train_folds(built, data, out, quiet=quiet)
-                click.echo(cross_validation.next_step(runs, out, data))
+                _say_folds(cross_validation.train_folds(built, data, out, quiet=quiet), out, data)
                 return
             run = train.train(built, data, out, quiet=quiet)
-        click.echo(f"Saved in {run.path}, with {_report_of(run)}.")
+        click.echo(f"Saved in {run.path}, with {_report_of(run.path)}.")
         click.echo(f"Next: scanfuse evaluate {run.path} --data {data or 'DIR'}")
 
     options: list[click.Parameter] = [
@@ -191,10 +192,19 @@ def _train_command(name: str) -> click.Command:
         click.Option(["--resume"], type=_FOLDER, help="continue this run folder"),
         click.Option(["--quiet"], is_flag=True, help="no progress"),
     ]
-    for leaf in leaves:
+    for leaf in found:
         text = f"{leaf.field.description or ''} [{'.'.join(leaf.path[:-1])}; {leaf.kind}]"
         options.append(click.Option([f"--{leaf.flag}", _parameter(leaf.flag)], metavar=leaf.kind.upper(), help=text))
     return click.Command(name, params=options, callback=action, help=systems.summary(name))
+
+
+def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
+    from scanfuse.verbs import cross_validation
+
+    for run in runs:
+        _report_of(run.path)
+    click.echo(cross_validation.next_step(runs, out, data))
+    click.echo(f"Report: {_report_of(out)}")
 
 
 @_commands.command("evaluate")
@@ -223,19 +233,28 @@ def _evaluate(
     RUNS may be the folder of a cross-validation: all its folds. On samples that each fold held out for itself, there
     is one column, "out of fold"; on a common test set each fold has one, and with --ensemble their mean too.
     """
-    from scanfuse.evaluate import evaluate, is_cross_validation, print_table
+    from scanfuse.tables import print_table
+    from scanfuse.verbs import cross_validation
+    from scanfuse.verbs.evaluate import IN_RUN, evaluate
 
-    predictors = _loaded(_members(runs), device)
-    kind = "ensemble-" if ensemble else "out-of-fold-" if is_cross_validation(predictors, split) else ""
-    folder = out or next(iter(predictors.values())).run.path / "evaluation" / f"{kind}{split}"
+    _hush(quiet)
+    home = runs[0] if len(runs) == 1 and cross_validation.is_cross_validation(runs[0]) else None
     evaluation = evaluate(
-        predictors, data, split=split, out=folder, pictures=pictures, ensemble=ensemble, by=by, quiet=quiet
+        _loaded(_members(runs), device),
+        data,
+        split=split,
+        out=out or IN_RUN,
+        home=home,
+        pictures=pictures,
+        ensemble=ensemble,
+        by=by,
+        quiet=quiet,
     )
     if not quiet:
         print_table(evaluation)
-    click.echo(f"Table, values per sample and pictures are in {folder}.")
+    click.echo(f"Table, values per sample and pictures are in {evaluation.folder}.")
     if out is None:
-        click.echo(f"Report: {_report_of(next(iter(predictors.values())).run)}")
+        click.echo(f"Report: {_report_of(home or _members(runs)[0])}")
 
 
 @_commands.command("compare")
@@ -247,8 +266,10 @@ def _evaluate(
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _compare(runs: tuple[Path, ...], data: Path, split: Any, out: Path | None, device: str, quiet: bool) -> None:
     """Test whether runs differ from the first one: paired, over patients, corrected for several runs."""
-    from scanfuse.comparison import compare, print_comparisons
+    from scanfuse.tables import print_comparisons
+    from scanfuse.verbs.compare import compare
 
+    _hush(quiet)
     found = compare(_loaded(runs, device), data, split=split, out=out, quiet=quiet)
     if not quiet:
         print_comparisons(found)
@@ -258,29 +279,31 @@ def _compare(runs: tuple[Path, ...], data: Path, split: Any, out: Path | None, d
 
 @_commands.command("explain")
 @click.argument("run", type=click.Path())
-@click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv that holds the study")
-@click.option("--id", "study", required=True, help="id of the study, as in split.csv or predictions.csv")
-@click.option("--label", default=None, help="what to explain (default: the outcome that the study is called)")
+@click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv that holds the sample")
+@click.option("--id", "sample", required=True, help="id of the sample, as in split.csv or predictions.csv")
+@click.option("--label", default=None, help="what to explain (default: the outcome that the sample is called)")
 @click.option("--method", type=click.Choice(["gradcam", "hirescam"]), default="gradcam", show_default=True)
 @click.option("--out", type=_FOLDER, default=Path("explanations"), show_default=True, help="folder for the pictures")
 @click.option("--device", default="auto", show_default=True)
-def _explain(run: str, data: Path, study: str, label: str | None, method: Any, out: Path, device: str) -> None:
-    """Show where the evidence for a result lies in each view, and what each view contributes."""
-    from scanfuse.explanation import explain_study
-    from scanfuse.predict import load
+def _explain(run: str, data: Path, sample: str, label: str | None, method: Any, out: Path, device: str) -> None:
+    """Show where the evidence for a result lies in each input, and what each input contributes."""
+    from scanfuse.verbs.explain import explain_sample
+    from scanfuse.verbs.predict import load
 
-    panels = explain_study(load(run, device=device), data, study, out, label=label, method=method)
-    for path in panels:
+    for path in explain_sample(load(run, device=device), data, sample, out, label=label, method=method):
         click.echo(f"Wrote {path}")
 
 
 @_commands.command("report")
 @click.argument("run", type=_FOLDER)
 def _report(run: Path) -> None:
-    """Write report.html into a run folder: training, splits, tables and plots on one page without a network."""
+    """Write report.html into a run folder, or that of a cross-validation: one page without a network."""
     from scanfuse.run import open_run
+    from scanfuse.verbs import cross_validation
 
-    click.echo(f"Report: {_report_of(open_run(run))}")
+    if not cross_validation.is_cross_validation(run):
+        open_run(run)
+    click.echo(f"Report: {_report_of(run)}")
 
 
 @_commands.group("import")
@@ -300,7 +323,7 @@ def _import() -> None:
 )
 def _import_vmamba(file: Path, out: Path, section: Any) -> None:
     """Read a published VMamba checkpoint of either family (.pth or .safetensors)."""
-    from scanfuse.import_weights import import_vmamba
+    from scanfuse.verbs.import_weights import import_vmamba
 
     click.echo(str(import_vmamba(file, out, section=section)))
     click.echo(f"Wrote {out}. Next: scanfuse train xfmamba --encoder-weights {out} --data DIR --out RUN")
@@ -311,13 +334,13 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
 @click.option("--device", default="auto", show_default=True)
-def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) -> None:
+def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
-    Several classifying runs, or the folder of a cross-validation, are an ensemble: the mean of their probabilities.
+    Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
     """
-    from scanfuse import systems
-    from scanfuse.predict import Ensemble, load, predict_folder
+    from scanfuse.options import option_name, pairs, words_and_options
+    from scanfuse.verbs.predict import Ensemble, load, predict_folder, predict_one
 
     runs, options = words_and_options(words)
     if not runs:
@@ -330,25 +353,28 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
     else:
         predictor = load(paths[0] if paths else runs[0], device=device)
     inputs = pairs(options, [*predictor.modalities, "data", "out", "device"])
+    flags = [f"--{option_name(name)}" for name in predictor.modalities]
     if data is not None and inputs:
-        raise UserError(f"Give either --data or the inputs (--{' --'.join(inputs)}), not both.")
-    with_pictures = not isinstance(predictor, Ensemble) and not isinstance(predictor.system, systems.Classifier)
-    if data is not None:
-        files = predict_folder(predictor, data, out)
-    elif not inputs:
-        wanted = " ".join(f"--{name} FILE" for name in predictor.modalities)
-        raise UserError(f"Nothing to predict: give {wanted}, or --data DIR.")
-    elif isinstance(predictor, Ensemble):
-        result, each = predictor.predict(**inputs)
-        click.echo(f"{result.id}: {predictor.describe(result, each)}")
-        files = [predictor.save(result, each, out)]
-    else:
-        result = predictor.predict(**inputs)
-        if not with_pictures:
-            click.echo(f"{result.id}: {predictor.system.job.describe(result)}")
-        files = [predictor.system.save(result, out)[0]]
-    shown = str(files[0]) if len(files) == 1 else f"{len(files)} results in {out}"
-    click.echo(f"Wrote {shown}, each with a picture beside its sources." if with_pictures else f"Wrote {shown}.")
+        raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
+    if data is None and not inputs:
+        raise UserError(f"Nothing to predict: give {' '.join(f'{flag} FILE' for flag in flags)}, or --data DIR.")
+    if data is None:
+        line, files = predict_one(predictor, inputs, out)
+        if line:
+            click.echo(line)
+        click.echo(f"Wrote {' and '.join(map(str, files))}.")
+        return 0
+    found = predict_folder(predictor, data, out)
+    shown = str(found.files[0]) if len(found.files) == 1 else f"{len(found.files)} results in {out}"
+    if found.replaced:
+        click.echo(f"An earlier {found.replaced} was replaced.")
+    if not found.failures:
+        click.echo(f"Wrote {shown}: {found.samples} predicted.")
+        return 0
+    first = found.failures[0]
+    click.echo(f"{first.id}: {_one_line(first.error)}", err=True)
+    click.echo(f"Wrote {shown}: {found.samples} predicted, {len(found.failures)} failed (see its column error).")
+    return 2
 
 
 @_commands.group("data")
@@ -364,67 +390,38 @@ def _data_check(words: tuple[str, ...]) -> int:
     Give the options on the data that the training will get (--pair CT-MRI, --folds 5, --split-seed 1): then what is
     checked is what is trained on.
     """
-    from scanfuse import config, systems
-    from scanfuse.data.check import check, check_studies
+    from scanfuse import systems
+    from scanfuse.options import leaves, nested, pairs, words_and_options
+    from scanfuse.verbs.check import check_data
 
     named, options = words_and_options(words)
     if len(named) != 2:
         raise UserError("Name the system and the folder, such as: scanfuse data check xfmamba DIR")
-    system_type: Any = systems.load(named[0])
-    path = Path(named[1])
-    leaves = [leaf for leaf in config.leaves(system_type.Config) if leaf.path[0] in ("data", "task", "folds")]
-    given = nested(leaves, pairs(options, [leaf.flag for leaf in leaves]))
-    built: Any = config.build(system_type.Config, config.preset(named[0], "tiny"), given)
-    job = system_type(built)
-    if isinstance(job, systems.Classifier):
-        # The labels, by which folds are made alike, come from the data.
-        findings = check_studies(path, lambda root: system_type(system_type.adapt(built, root)).open_data(root))
-    else:
-        data = built.data
-        findings = check(
-            path, job.modalities, data.split, data.split_seed, data.layout, group_pattern=data.group_pattern
-        )
+    found = [leaf for leaf in leaves(systems.load(named[0]).Config) if leaf.path[0] in ("data", "task", "folds")]
+    by_flag = {leaf.flag: leaf.flag for leaf in found}
+    findings = check_data(named[0], nested(found, pairs(options, list(by_flag))), Path(named[1]))
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
-    click.echo(f"{errors} error(s), {len(findings) - errors} warning(s) in {path}.")
+    click.echo(f"{errors} error(s), {len(findings) - errors} warning(s) in {named[1]}.")
     return 2 if errors else 0
 
 
-@_data.command("synth")
-@click.argument("name")
-@click.argument("path", type=_FOLDER)
-@click.option("--cases", "--patients", "cases", type=click.IntRange(1, 10_000), help="distinct patients")
-@click.option("--slices", type=click.IntRange(1, 999), help="slices of each (harvard)")
-@click.option("--size", type=click.IntRange(32, 2048), help="side in pixels")
-@click.option("--pair", help="two modalities, such as CT-MRI (harvard)")
-@click.option("--seed", type=int, default=0, show_default=True)
-def _data_synth(
-    name: str, path: Path, cases: int | None, slices: int | None, size: int | None, pair: str | None, seed: int
-) -> None:
-    """Write a phantom data set in the layout of a published one: harvard, mura, chexpert, cbis_ddsm."""
-    import inspect
+@_data.command("synth", context_settings=_UNPARSED)
+@click.argument("words", metavar="NAME PATH [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
+def _data_synth(words: tuple[str, ...]) -> None:
+    """Write a phantom data set in the layout of a published one.
 
-    from scanfuse.data import phantoms
+    scanfuse data synth NAME --help lists its options; scanfuse data synth lists the names.
+    """
+    from scanfuse.verbs import synth
 
-    write = phantoms.load(name).write
-    known = inspect.signature(write).parameters
-    given = {"slices": slices, "size": size, "pair": tuple(pair.split("-")) if pair else None, "seed": seed}
-    given["cases" if "cases" in known else "patients"] = cases
-    given = {option: value for option, value in given.items() if value is not None}
-    for option in given:
-        if option not in known:
-            raise UserError(f"The phantoms of {name} have no --{option}.")
-    used = {option: parameter.default for option, parameter in known.items() if option != "root"} | given
-    write(path, **given)
-    many = f"{used.get('cases', used.get('patients'))} patients"
-    slices_too = f" of {used['slices']} slices" if "slices" in used else ""
-    click.echo(f"Wrote {many}{slices_too} to {path} in the layout of {name}.")
+    click.echo(synth.run(words))
 
 
 def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
     """Predictors by the name of their folder, or by the whole path where two folders share a name."""
-    from scanfuse.predict import load
+    from scanfuse.verbs.predict import load
 
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
@@ -436,16 +433,22 @@ def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
 
 def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:
     """The runs, with the folds in place of the folder of a cross-validation."""
-    from scanfuse.cross_validation import members
+    from scanfuse.verbs.cross_validation import members
 
     return tuple(member for run in runs for member in members(run))
 
 
-def _report_of(run: Any) -> Path:
-    """The report of a run folder, written anew."""
-    from scanfuse import report
+def _report_of(folder: Path) -> Path:
+    """The report of a run or a cross-validation, written anew."""
+    from scanfuse.verbs import report
 
-    return report.write(run)
+    return report.write(folder)
+
+
+def _hush(quiet: bool) -> None:
+    """With --quiet only warnings are said."""
+    if quiet:
+        logging.getLogger("scanfuse").setLevel(logging.WARNING)
 
 
 def _parameter(flag: str) -> str:

@@ -1,31 +1,24 @@
-"""The one typed configuration: the YAML recipe, the command line and the record in the run folder.
+"""The one typed configuration: the YAML recipe, the command line (see `options`) and the record in the run folder.
 
-A system's `Config` is made of frozen sections (`model`, `data`, `loss`, `train`). Each leaf field is one
-flag of the command line, named after the field (or after its `flag` in `json_schema_extra`); leaf names are
-unique over the sections of a system, so no flag needs a prefix.
+A system's `Config` is made of frozen sections (`model`, `data`, `loss`, `train`).
 """
 
 import difflib
 import importlib.resources
-import types
-import typing
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
 
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
 
 __all__ = [
-    "Leaf",
     "Section",
     "TrainConfig",
     "build",
-    "leaves",
     "preset",
     "presets",
     "read_yaml",
@@ -62,57 +55,6 @@ class TrainConfig(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, ...")
     threads: int = Field(0, ge=0, description="CPU threads; 0 = leave as it is")
     workers: int = Field(0, ge=0, description="processes that load data; 0 = none beside the trainer")
-
-
-class Leaf(typing.NamedTuple):
-    """One setting: the path to it in the configuration and how a command line shows it."""
-
-    path: tuple[str, ...]
-    flag: str
-    field: FieldInfo
-
-    @property
-    def choices(self) -> tuple[str, ...] | None:
-        """The values of a `Literal` of strings, else None."""
-        annotation = _without_none(self.field.annotation)
-        if typing.get_origin(annotation) is Literal:
-            return tuple(str(value) for value in typing.get_args(annotation))
-        return None
-
-    @property
-    def kind(self) -> str:
-        """A word for the help text: integer, number, text, path or list."""
-        annotation = _without_none(self.field.annotation)
-        names = {int: "integer", float: "number", Path: "path", bool: "true|false"}
-        if self.choices:
-            return "|".join(self.choices)
-        if typing.get_origin(annotation) in (tuple, list):
-            return "list"
-        return names.get(annotation, "text") if isinstance(annotation, type) else "text"
-
-
-def leaves(config_type: type[BaseModel]) -> list[Leaf]:
-    """All settings of a system's configuration in reading order.
-
-    Raises:
-        ValueError: two sections use the same flag (a fault of the system's author).
-    """
-    found: list[Leaf] = []
-    for name, field in config_type.model_fields.items():
-        if name == "system":
-            continue
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            for inner in leaves(annotation):
-                found.append(Leaf((name, *inner.path), inner.flag, inner.field))
-        else:
-            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            found.append(Leaf((name,), str(extra.get("flag", name)).replace("_", "-"), field))
-    flags = [leaf.flag for leaf in found]
-    twice = sorted({flag for flag in flags if flags.count(flag) > 1})
-    if twice:
-        raise ValueError(f"{config_type.__name__}: the flags {twice} occur in more than one section")
-    return found
 
 
 def build(config_type: type[C], *layers: dict[str, Any]) -> C:
@@ -201,10 +143,3 @@ def _keys_at(config_type: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         here = here.model_fields[part].annotation
     return list(here.model_fields)
-
-
-def _without_none(annotation: Any) -> Any:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        rest = [part for part in typing.get_args(annotation) if part is not type(None)]
-        return rest[0] if len(rest) == 1 else annotation
-    return annotation

@@ -11,7 +11,7 @@ from typing import Any
 
 from scanfuse.errors import UserError
 
-__all__ = ["atomic_path", "file_name", "without_nan", "write_text"]
+__all__ = ["atomic_path", "file_name", "free_id", "without_nan", "write_text"]
 
 
 @contextlib.contextmanager
@@ -63,6 +63,16 @@ def file_name(id: str) -> str:
     """
     safe = "".join(sign if sign.isalnum() or sign in "._+- " else "_" for sign in id).strip(". ")
     return id if safe == id and id else f"{safe}-{hashlib.sha256(id.encode()).hexdigest()[:8]}"
+
+
+def free_id(folder: str | Path, id: str) -> str:
+    """The id, or the first of id-2, id-3, ... under whose `file_name` the folder holds nothing yet."""
+    folder = Path(folder)
+    taken = {entry.name.partition(".")[0] for entry in folder.iterdir()} if folder.is_dir() else set()
+    number, found = 2, id
+    while file_name(found).partition(".")[0] in taken:
+        found, number = f"{id}-{number}", number + 1
+    return found
 
 
 def without_nan(value: Any) -> Any:

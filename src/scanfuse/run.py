@@ -3,22 +3,30 @@
 config.yaml         the full configuration (repeat with `scanfuse train --from`)
 model.safetensors   the best weights by validation
 run.json            system, version, digests of the weights and the split, best epoch
-split.csv           id, group and split of every sample
+split.csv           id, group, split and fingerprint of every sample
 history.csv         one row per epoch
 environment.json    versions, machine, device, scan backend
 checkpoint.pt       the state to continue from (tensors and plain values only)
+decision.json       what was fitted on validation, where there is such a thing
+fitted.json, fitted.safetensors    what the inputs were prepared with, fitted on training rows alone
 evaluation/         tables and pictures that `scanfuse evaluate` wrote
 """
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
+import logging
+import os
+import tempfile
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pandas as pd
 import torch
 from pydantic import BaseModel
@@ -27,11 +35,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scanfuse import config as configuration
+from scanfuse.data.fingerprint import fingerprints
+from scanfuse.data.inputs import Fitted
 from scanfuse.data.manifest import Manifest, read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path, write_text
 
 __all__ = ["Run", "create_run", "file_digest", "open_run"]
+
+_DESCRIPTION = ("config.yaml", "split.csv", "environment.json", "fitted.json", "fitted.safetensors")
+"""What a run folder holds before anything was learned."""
+_LOCK = ".lock"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,11 +88,57 @@ class Run:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path / 'run.json'} cannot be read: {error}") from None
 
-    def save_config(self, config: BaseModel) -> None:
-        configuration.write_yaml(config, self.config_file)
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in the folder while the block runs.
 
-    def save_split(self, manifest: Manifest) -> None:
-        manifest.write(self.split_file)
+        Raises:
+            UserError: another process does so already.
+        """
+        try:
+            with filelock.FileLock(self.path / _LOCK, timeout=0):
+                yield
+        except filelock.Timeout:
+            raise UserError(
+                f"Another process is training in {self.path}: wait until it ends, or stop it first."
+            ) from None
+
+    @property
+    def is_finished(self) -> bool:
+        """True for a run that reached its end."""
+        # Runs of earlier versions say so by what they decide by.
+        record = self.record() if (self.path / "run.json").is_file() else {}
+        return bool(record.get("finished", (self.path / "decision.json").is_file()))
+
+    def finish(self, fitted: Mapping[str, Any] | None) -> None:
+        """Stores what was fitted on validation and marks the run as finished."""
+        if fitted is not None:
+            self.save_json("decision.json", dict(fitted))
+        self.save_json("run.json", {**self.record(), "finished": True})
+
+    def fitted_on_validation(self) -> dict[str, Any] | None:
+        """What `finish` stored; None for nothing."""
+        path = self.path / "decision.json"
+        return _json(path) if path.is_file() else None
+
+    def load_fitted(self) -> Fitted:
+        """What the inputs were prepared with; empty where nothing was fitted."""
+        values, tensors = self.path / "fitted.json", self.path / "fitted.safetensors"
+        try:
+            return Fitted(
+                _json(values) if values.is_file() else {}, dict(load_file(tensors)) if tensors.is_file() else {}
+            )
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{tensors} cannot be read: {error}") from None
+
+    def remove_if_empty_handed(self) -> None:
+        """Removes the description of a run that failed before anything was learned: it would only be in the way."""
+        if self.checkpoint_file.exists() or self.weights_file.exists():
+            return
+        for name in (*_DESCRIPTION, _LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def split(self) -> pd.DataFrame:
         """The samples that the run was given: columns id, group and split, among others."""
@@ -99,11 +161,21 @@ class Run:
         write_text(self.path / "history.csv", text.getvalue())
 
     def save_weights(self, state: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Writes the weights, then run.json with their digest."""
+        """Writes the weights, and run.json with their digest.
+
+        run.json comes first and names the weights that it replaces, so that a run that is killed in between has
+        weights and a record that fit.
+        """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        replaced = {}
+        if self.weights_file.is_file():
+            replaced = {"replaces": {"weights_sha256": file_digest(self.weights_file)}}
         with atomic_path(self.weights_file) as temporary:
             _save_tensors(tensors, temporary)
-        self.save_json("run.json", {**record, "weights_sha256": file_digest(self.weights_file)})
+            record = {**record, "weights_sha256": file_digest(temporary)}
+            if replaced:
+                self.save_json("run.json", {**record, **replaced})
+        self.save_json("run.json", record)
 
     def load_weights(self) -> dict[str, Tensor]:
         """The best weights, after their digest was compared with run.json.
@@ -113,8 +185,15 @@ class Run:
         """
         if not self.weights_file.is_file():
             raise UserError(f"{self.weights_file} is missing: restore it, or train again.")
-        expected = self.record().get("weights_sha256")
-        if file_digest(self.weights_file) != expected:
+        record, digest = self.record(), file_digest(self.weights_file)
+        if digest == record.get("replaces", {}).get("weights_sha256"):
+            _log.warning(
+                "%s: the training was killed while it saved; these are the weights of an earlier epoch than run.json "
+                "says. Continue with: scanfuse train --resume %s",
+                self.path,
+                self.path,
+            )
+        elif digest != record.get("weights_sha256"):
             raise UserError(
                 f"{self.weights_file} was changed after the training (its SHA-256 differs from run.json): "
                 "restore the original file, or train again."
@@ -141,19 +220,44 @@ class Run:
             raise UserError(f"{self.checkpoint_file} is damaged: {_first_line(error)}") from None
 
 
-def create_run(path: str | Path) -> Run:
-    """A new, empty run folder.
+def create_run(
+    path: str | Path, config: BaseModel, manifest: Manifest, fitted: Fitted, environment: Mapping[str, Any]
+) -> Run:
+    """A new run folder with the description of a training; whole, or not there at all.
+
+    A folder that holds such a description and nothing else, left by a training that was killed before its first
+    checkpoint, is written anew.
 
     Raises:
         UserError: the folder holds something already.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(
-            f"{path} exists already and is not empty: choose another --out, or continue with --resume {path}"
-        )
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+        if (path.exists() and not path.is_dir()) or not inside <= {*_DESCRIPTION, _LOCK}:
+            raise UserError(
+                f"{path} exists already and is not empty: choose another --out, or continue with --resume {path}"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+            made = Run(Path(temporary) / "run")
+            made.path.mkdir()
+            configuration.write_yaml(config, made.config_file)
+            # Its paths are relative to where the folder will lie.
+            seen = replace(manifest, table=manifest.table.assign(fingerprint=fingerprints(manifest)))
+            seen.write(made.split_file, seen_from=path)
+            made.save_json("environment.json", dict(environment))
+            if fitted.values:
+                made.save_json("fitted.json", fitted.values)
+            if fitted.tensors:
+                _save_tensors(fitted.tensors, made.path / "fitted.safetensors")
+            with Run(path).locked() if inside else contextlib.nullcontext():
+                for name in inside - {_LOCK}:
+                    (path / name).unlink()
+                path.mkdir(exist_ok=True)
+                # The configuration last: without it a folder is no run.
+                for name in sorted(os.listdir(made.path), key=lambda name: name == "config.yaml"):
+                    os.replace(made.path / name, path / name)
     except OSError as error:
         raise UserError(f"Cannot create {path}: {error.strerror}.") from None
     return Run(path)
@@ -171,6 +275,13 @@ def open_run(path: str | Path) -> Run:
     if not run.config_file.is_file():
         raise UserError(f"{path} is not a run folder: it has no config.yaml.")
     return run
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def file_digest(path: Path) -> str:

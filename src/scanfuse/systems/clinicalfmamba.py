@@ -40,9 +40,7 @@ Differences from the publication
 Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and its published code.
 """
 
-from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -52,18 +50,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from scanfuse.config import Section, TrainConfig
-from scanfuse.data.datasets import open_manifest
-from scanfuse.data.manifest import Manifest
-from scanfuse.data.sample import FusionDataset, collate, sample_of
+from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
 from scanfuse.fusion.average import AverageFusion
 from scanfuse.fusion.channel_attention import CMCA
 from scanfuse.fusion.concat import ConcatFusion
 from scanfuse.fusion.cross_mamba import CrossMambaFusion
 from scanfuse.layers.conv import DGCB, LEAK, Norm, norm_2d
 from scanfuse.layers.mamba import LatentMamba, Mamba, RouteSet
-from scanfuse.tasks import fuse
-from scanfuse.tasks.fuse import FusionData
-from scanfuse.tasks.fuse_loss import FusionLoss, fusion_loss
+from scanfuse.systems import Demonstration
+from scanfuse.tasks.fuse import Fusion
+from scanfuse.tasks.fuse.colour import stretch
+from scanfuse.tasks.fuse.loss import FusionLoss
 
 __all__ = ["Config", "Model", "ModelConfig", "System"]
 
@@ -250,71 +247,42 @@ class Config(Section):
 
     system: Literal["clinicalfmamba"] = "clinicalfmamba"
     model: ModelConfig = ModelConfig()
-    data: FusionData = FusionData()
+    data: PairSettings = PairSettings()
     loss: FusionLoss = FusionLoss()
     train: TrainConfig = TrainConfig()
 
 
-_Config = Config  # inside System the name Config is the attribute that the engines read
+_Config = Config  # inside System the name Config is the attribute that the verbs read
 
 
 class System:
-    """ClinicalFMamba as the engines see it: `scanfuse.systems.System`."""
+    """ClinicalFMamba as the verbs see it: `scanfuse.systems.System`."""
 
     Config = Config
-    phantom = "harvard"
     default_preset = "base"
+    demonstration = Demonstration(
+        phantom="harvard",
+        options={"cases": 24, "slices": 4, "size": 128},
+        quick={"cases": 6, "slices": 1, "size": 64},
+    )
+    config: _Config
+    model: Model
+    data: ImagePairs
+    task: Fusion
 
     def __init__(self, config: _Config) -> None:
         self.config = config
+        self.data = ImagePairs(config.data, seed=config.train.seed)
+        self.task = Fusion(config.data.modalities, loss=config.loss)
         self.model = Model(config.model)
-        self.modalities = config.data.modalities
 
-    def open_data(self, root: Path, *, split: bool = True) -> Manifest:
-        data = self.config.data
-        return open_manifest(
-            root,
-            self.modalities,
-            data.split if split else "none",
-            data.split_seed,
-            data.layout,
-            fractions=data.fractions,
-            group_pattern=data.group_pattern,
-        )
+    def forward(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Float[Tensor, "b 1 h w"]:
+        """The fused luminance of stretched luminances.
 
-    def dataset(self, manifest: Manifest, *, train: bool) -> FusionDataset:
-        if not train:
-            return FusionDataset(manifest, cache=False)
-        data, seed = self.config.data, self.config.train.seed
-        return FusionDataset(manifest, crop=data.crop or None, flips=data.flips, seed=seed)
-
-    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        return collate(samples)
-
-    def sample(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return sample_of(inputs)
-
-    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        a, b = (fuse.stretch(batch, name) for name in self.modalities)
-        return fusion_loss(self.model(a, b), a, b, self.config.loss)
-
-    def predict(self, batch: dict[str, Any]) -> list[fuse.FusedImage]:
-        return fuse.fuse_images(self.model, batch, self.modalities, stretched=True)
-
-    def baselines(self, batch: dict[str, Any]) -> dict[str, list[fuse.FusedImage]]:
-        return {
-            name: fuse.fuse_images(method, batch, self.modalities, stretched=False)
-            for name, method in fuse.BASELINES.items()
-        }
-
-    def score(self, result: fuse.FusedImage) -> dict[str, float]:
-        return fuse.score(result)
-
-    def metrics(self) -> dict[str, str]:
-        return fuse.metrics()
-
-    def save(self, result: fuse.FusedImage, folder: Path) -> list[Path]:
-        return fuse.save(result, folder)
-
-    def gallery(self, rows: Sequence[dict[str, fuse.FusedImage]], path: Path) -> None:
-        fuse.gallery(rows, path)
+        Raises:
+            ValueError: an input is to be left out: there is nothing to fuse the other one with.
+        """
+        if without:
+            raise ValueError(f"fusion needs both inputs, not without {', '.join(sorted(without))}")
+        a, b = (stretch(batch, name) for name in self.data.modalities)
+        return self.model(a, b)

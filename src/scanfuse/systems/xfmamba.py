@@ -39,7 +39,6 @@ Source: Zheng et al., "XFMamba: Cross-Fusion Mamba for Multi-View Medical Image 
 2503.02619), and its published code.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,18 +52,17 @@ from scanfuse.backbones import vmamba
 from scanfuse.backbones.timm_encoder import TimmEncoder
 from scanfuse.backbones.vmamba import VMamba, VMambaConfig
 from scanfuse.config import Section, TrainConfig
-from scanfuse.data.manifest import Manifest
-from scanfuse.data.view_settings import ViewSettings
-from scanfuse.data.views import VIEWS, ViewDataset, collate_views, view_sample
+from scanfuse.data.folds import FoldConfig
+from scanfuse.data.inputs.view_pairs import VIEWS, ViewPairs, ViewSettings
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import Method, Target, grad_cam
 from scanfuse.fusion.channel_swap import ChannelSwapFusion, Merge, Swap, SwapNorm
 from scanfuse.fusion.cross_view import CrossViewFusion, Gate
-from scanfuse.tasks.classify import Scored, Task, flip_average, metrics, one_logit
-from scanfuse.tasks.classify_decision import DecisionConfig
-from scanfuse.tasks.classify_folds import FoldConfig, SamplingConfig, with_fold
-from scanfuse.tasks.classify_job import Job, TaskConfig, task_of
-from scanfuse.tasks.classify_loss import ClassificationLoss
+from scanfuse.systems import Demonstration
+from scanfuse.tasks.classify import Classification, SamplingSettings
+from scanfuse.tasks.classify.classes import Classes, ClassSettings, classes_of
+from scanfuse.tasks.classify.loss import ClassificationLoss
+from scanfuse.tasks.classify.operating_point import OperatingPointSettings
 
 __all__ = ["PRESETS", "Config", "Model", "ModelConfig", "System"]
 
@@ -266,45 +264,58 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     start: StartConfig = StartConfig()
     data: ViewSettings = ViewSettings()
-    task: TaskConfig = TaskConfig()
+    task: ClassSettings = ClassSettings()
     loss: ClassificationLoss = ClassificationLoss()
-    decision: DecisionConfig = DecisionConfig()
-    sampling: SamplingConfig = SamplingConfig()
+    decision: OperatingPointSettings = OperatingPointSettings()
+    sampling: SamplingSettings = SamplingSettings()
     folds: FoldConfig = FoldConfig()
     train: TrainConfig = TrainConfig()
 
 
-_Config = Config  # inside System the name Config is the attribute that the engines read
+_Config = Config  # inside System the name Config is the attribute that the verbs read
 
 _MEAN, _SD = 0.456, 0.224
 """Of grey images in [0, 1], as published: ImageNet's values of the middle channel."""
 
 
 class System:
-    """XFMamba as the engines see it: `scanfuse.systems.Classifier`."""
+    """XFMamba as the verbs see it: `scanfuse.systems.System`, with all optional abilities."""
 
     Config = Config
-    phantom = "mura"
     default_preset = "t"
+    demonstration = Demonstration(
+        phantom="mura",
+        options={"patients": 1600, "size": 96},
+        quick={"patients": 20, "size": 48},
+        rivals={"single view": {"model": {"fusion": "single"}}},
+    )
+    missing_inputs = True
+    config: _Config
+    model: Model
+    data: ViewPairs
+    task: Classification
 
     def __init__(self, config: _Config) -> None:
         self.config = config
         self.model = Model(config.model)
-        self.modalities = VIEWS
-        self.job = Job(config.task, config.loss, config.decision)
-        if config.model.num_outputs not in _output_counts(self.job.task):
+        self.task = Classification(
+            config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling
+        )
+        self.data = ViewPairs(config.data, labels=self.task.targets, folds=config.folds, seed=config.train.seed)
+        if config.model.num_outputs not in _output_counts(self.task.classes):
             raise UserError(
-                f"The network has {config.model.num_outputs} outputs, but the task ({self.job.task.kind}) has "
-                f"{self.job.task.num_outputs}: leave --num-outputs and --labels to the data."
+                f"The network has {config.model.num_outputs} outputs, but the task ({self.task.classes.kind}) has "
+                f"{self.task.classes.num_outputs}: leave --num-outputs and --labels to the data."
             )
 
     @staticmethod
-    def adapt(config: _Config, root: Path) -> _Config:
+    def completed(config: _Config, root: Path) -> _Config:
         """The configuration with the labels of the data, their number of outputs, and the sizes of given weights."""
         task = config.task.filled(config.data.open(root))
         model = config.model
-        if model.num_outputs not in _output_counts(task_of(task)):
-            model = model.model_copy(update={"num_outputs": task_of(task).num_outputs})
+        classes = classes_of(task)
+        if model.num_outputs not in _output_counts(classes):
+            model = model.model_copy(update={"num_outputs": classes.num_outputs})
         file = config.start.encoder_weights
         if file not in ("random", "timm") and model.encoder == "vmamba":
             found, _ = vmamba.read_checkpoint(file)
@@ -326,58 +337,12 @@ class System:
             raise UserError("--encoder-weights timm needs --encoder timm; a VMamba encoder needs a checkpoint file.")
         return f"The encoder starts from {self.model.load_encoder(None if file == 'timm' else file)}"
 
-    def open_data(self, root: Path, *, split: bool = True) -> Manifest:
-        folds = self.config.folds
-        manifest = self.config.data.open(root, split=split)
-        if not folds.folds or not split:
-            return manifest
-        return with_fold(manifest, self.job.task, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
-
-    def dataset(self, manifest: Manifest, *, train: bool) -> ViewDataset:
-        return self.config.data.dataset(manifest, self.job.task.targets, train=train, seed=self.config.train.seed)
-
-    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        return collate_views(samples)
-
-    def sample(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return view_sample(inputs, fitting=self.config.data.fitting, labels=self.job.task.targets)
-
-    def logits(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Float[Tensor, "b n"]:
-        """The network's outputs; the views named in `without` count as missing."""
+    def forward(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Float[Tensor, "b n"]:
+        """The logits; the views named in `without` count as missing."""
         present = [batch["present"][name] & (name not in without) for name in VIEWS]
         a, b = ((batch[name] - _MEAN) / _SD for name in VIEWS)
         everything = bool(torch.stack(present).all())
         return self.model(a, b) if everything else self.model(a, b, *present)
-
-    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        return self.job.loss(self.logits(batch), batch)
-
-    @torch.no_grad()
-    def results(self, batch: dict[str, Any]) -> list[Scored]:
-        """Raw results of pairs, with test-time flips if the settings ask for them."""
-        if not self.config.decision.test_time_flips:
-            return self.job.results(self.logits(batch), batch)
-        views = {name: batch[name] for name in VIEWS}
-        logits = flip_average(lambda part: self.logits(batch | part), views, self.job.task)
-        return self.job.results(logits, batch)
-
-    def predict(self, batch: dict[str, Any]) -> list[Scored]:
-        return self.job.decision.apply(self.results(batch))
-
-    def baselines(self, batch: dict[str, Any]) -> dict[str, list[Scored]]:
-        return {}
-
-    def score(self, result: Scored) -> dict[str, float]:
-        return {f"p_{label}": float(p) for label, p in zip(self.job.task.labels, result.probabilities, strict=True)}
-
-    def metrics(self) -> dict[str, str]:
-        return metrics(self.job.task)
-
-    def save(self, result: Scored, folder: Path) -> list[Path]:
-        return self.job.save(result, folder)
-
-    def gallery(self, rows: Sequence[dict[str, Scored]], path: Path) -> None:
-        """Numbers have no gallery; `scanfuse explain` draws what they rest on."""
 
     def evidence(
         self, batch: dict[str, Any], target: Target, method: Method = "gradcam"
@@ -386,13 +351,7 @@ class System:
 
         `single` looks at one view of each sample; the map of the other one is zero.
         """
-        maps = grad_cam(
-            self.model,
-            self.model.taps,
-            lambda: one_logit(self.logits(batch), self.job.task),
-            target,
-            method=method,
-        )
+        maps = grad_cam(self.model, self.model.taps, lambda: self.forward(batch), target, method=method)
         if self.config.model.fusion == "single":
             of_a = _by_sample(batch["present"]["view_a"])[:, 0]
             seen, nothing = maps["view_a"], torch.zeros_like(maps["view_a"])
@@ -400,6 +359,6 @@ class System:
         return maps
 
 
-def _output_counts(task: Task) -> tuple[int, ...]:
-    """Numbers of logits that the task can be read from; the published binary network has two."""
-    return (1, 2) if task.kind == "binary" else (task.num_outputs,)
+def _output_counts(classes: Classes) -> tuple[int, ...]:
+    """Numbers of logits that the classes can be read from; the published binary network has two."""
+    return (1, 2) if classes.kind == "binary" else (classes.num_outputs,)

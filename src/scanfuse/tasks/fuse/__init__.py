@@ -1,0 +1,285 @@
+"""Image fusion: what a system that fuses two registered images is composed with.
+
+Results are images, scored one by one against their two sources; a table shows means. Plain methods (average, maximum,
+Laplacian pyramid) stand in every table. See `colour` (luminance, value range), `fused` (results), `loss`, `gallery`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from PIL import Image as PillowImage
+from rich.progress import track
+from torch import Tensor
+
+from scanfuse.data.batches import epoch_order
+from scanfuse.data.inputs import Samples
+from scanfuse.data.manifest import Manifest
+from scanfuse.data.readers import suffix_for, write_image
+from scanfuse.errors import UserError
+from scanfuse.files import atomic_path, file_name
+from scanfuse.fusion import pixel
+from scanfuse.metrics.classification.inputs import ratio
+from scanfuse.metrics.fusion import METRICS, score
+from scanfuse.stats.bootstrap import interval
+from scanfuse.stats.cluster_bootstrap import Difference, Statistic, Weights, cluster_differences
+from scanfuse.stats.holm import holm
+from scanfuse.tables import Cell, Comparisons, Evaluation, Row, write_rows
+from scanfuse.tasks import Asked, Criterion, Failure, Forward, Method, Plot, Settled, Words
+from scanfuse.tasks.fuse.colour import luminance_of, stretch
+from scanfuse.tasks.fuse.fused import FusedImage, fused_image
+from scanfuse.tasks.fuse.gallery import gallery, side_by_side
+from scanfuse.tasks.fuse.loss import FusionLoss, fusion_loss
+
+__all__ = ["BASELINES", "Fusion"]
+
+BASELINES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {"average": pixel.average, "maximum": pixel.maximum, "laplacian": pixel.laplacian_pyramid}
+)
+"""Plain methods that stand in every table."""
+
+POOLED = "out of fold"
+
+
+class Fusion:
+    """The fusion of image pairs: the task `scanfuse.tasks.Task`.
+
+    The outputs of its network are fused luminances (b, 1, h, w) in [0, 1] of sources stretched by `colour.stretch`.
+
+    Args:
+        modalities: names of the two sources.
+        loss: weights of the loss.
+    """
+
+    words = Words("samples", "cases")
+    headline = ("ssim", "qabf", "vif", "fmi")
+
+    def __init__(self, modalities: tuple[str, str], *, loss: FusionLoss) -> None:
+        self.modalities = modalities
+        self.loss_settings = loss
+
+    def begin(self, training: Samples, validation: Samples) -> None:
+        """Nothing to look at: images have no targets."""
+
+    def order(self, count: int, *, batch: int, seed: int, epoch: int) -> list[list[int]]:
+        """Every sample once."""
+        return epoch_order(count, batch, seed, epoch)
+
+    def loss(self, outputs: Float[Tensor, "b 1 h w"], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """See `fusion_loss`."""
+        a, b = (stretch(batch, name) for name in self.modalities)
+        return fusion_loss(outputs, a, b, self.loss_settings)
+
+    def validation(self, scored: Iterable[tuple[Tensor, dict[str, Any]]]) -> dict[str, float]:
+        """The mean over samples of every part of the loss."""
+        sums: dict[str, float] = {}
+        count = 0
+        for outputs, batch in scored:
+            size = len(batch["meta"])
+            count += size
+            for name, value in self.loss(outputs, batch).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * size
+        return {name: value / count for name, value in sums.items()}
+
+    def criterion(self, row: Mapping[str, float]) -> Criterion:
+        """By the loss."""
+        return Criterion(row["val_loss"], "loss")
+
+    @torch.no_grad()
+    def results(self, forward: Forward, batch: dict[str, Any]) -> list[FusedImage]:
+        """One fused image per sample."""
+        return self._images(forward(batch), batch, stretched=True)
+
+    def fit(self, results: Iterable[FusedImage]) -> str:
+        """Nothing is fitted; the results are not even computed."""
+        return ""
+
+    def fitted(self) -> None:
+        """Nothing."""
+
+    def restore(self, fitted: Mapping[str, Any] | None) -> None:
+        """Nothing to restore."""
+
+    def finished(self, results: Sequence[FusedImage]) -> list[FusedImage]:
+        """The same."""
+        return list(results)
+
+    @torch.no_grad()
+    def baselines(self, batch: dict[str, Any]) -> dict[str, list[FusedImage]]:
+        """Results of the plain methods on the same batch, by the method's name."""
+        found = {}
+        for name, method in BASELINES.items():
+            a, b = (luminance_of(batch[modality]) for modality in self.modalities)
+            found[name] = self._images(method(a, b), batch, stretched=False)
+        return found
+
+    def evaluate(self, methods: Mapping[str, Method], samples: Manifest, asked: Asked) -> Evaluation:
+        """Every metric of every run and plain method, mean and interval over cases, with a gallery."""
+        _refuse(asked)
+        shown = _spread(len(samples), asked.pictures)
+        rows: list[dict[str, Any]] = []
+        pictured: list[dict[str, FusedImage]] = []
+        steps = zip(*(method.batches for method in methods.values()), strict=True)
+        for index, outcomes in enumerate(
+            track(steps, "evaluating", len(samples), transient=True, disable=asked.quiet)
+        ):
+            results = {name: found[0] for name, (_, found) in zip(methods, outcomes, strict=True)}
+            for name, found in self.baselines(outcomes[0][0]).items():
+                if name in results:
+                    raise UserError(f"A run has the name of the plain method {name!r}: rename its folder.")
+                results[name] = found[0]
+            rows += [_scored(name, result) for name, result in results.items()]
+            if index in shown:
+                pictured.append(results)
+        found = _summarised(rows, asked.split, samples.notes)
+        if asked.split == "val":
+            found.notes.append("the best epoch was chosen on these samples: the values are a little too good")
+        if pictured:
+            found.pictures["gallery.png"] = gallery(pictured)
+        return found
+
+    def evaluate_folds(
+        self, methods: Mapping[str, Method], parts: Mapping[str, Manifest], asked: Asked
+    ) -> Evaluation:
+        """Every sample fused by the run that held it out, as one column beside the plain methods."""
+        _refuse(asked)
+        rows: list[dict[str, Any]] = []
+        for name in parts:
+            for batch, found in methods[name].batches:
+                rows.append(_scored(POOLED, found[0]) | {"run": name})
+                rows += [_scored(plain, each[0]) | {"run": ""} for plain, each in self.baselines(batch).items()]
+        first = next(iter(parts.values()))
+        note = f"{POOLED}: each sample was fused by the one of {len(parts)} runs that held it out"
+        return _summarised(rows, asked.split, (*first.notes, note))
+
+    def compare(self, methods: Mapping[str, Method], samples: Manifest, asked: Asked) -> Comparisons:
+        """Paired bootstrap over cases of the mean metrics, with Holm's correction over runs."""
+        evaluation = self.evaluate(methods, samples, asked)
+        table = pd.DataFrame(evaluation.rows)
+        reference, *others = methods
+        base = table[table["method"] == reference]
+        rows = []
+        for metric in evaluation.better:
+            found: dict[str, Difference] = {}
+            for name in others:
+                values = table[table["method"] == name][metric].to_numpy(float)
+                found[name] = _paired(values, base[metric].to_numpy(float), list(base["group"]))
+            adjusted = holm([difference.p_value for difference in found.values()])
+            rows += [
+                Row(name, metric, "bootstrap", each.value, each.low, each.high, each.p_value, float(p))
+                for (name, each), p in zip(found.items(), adjusted, strict=True)
+            ]
+        rows.sort(key=lambda row: others.index(row.run))
+        return Comparisons(reference, asked.split, evaluation.samples, evaluation.groups, rows, evaluation.notes)
+
+    def describe(self, result: FusedImage) -> str:
+        """Nothing: the picture says it."""
+        return ""
+
+    def save(self, result: FusedImage, folder: Path) -> list[Path]:
+        """Writes the fused image (in the depth of its reference) and a picture of both sources beside it.
+
+        Returns:
+            The paths: `<id>.png` (`.tif` for signed or float values) and `<id>_side_by_side.png`, with the id as
+            `file_name` writes it.
+        """
+        name = file_name(result.id)
+        main = folder / f"{name}{suffix_for(result.reference)}"
+        write_image(main, result.pixels, bits=16 if result.pixels.dtype == np.uint16 else 8)
+        picture = folder / f"{name}_side_by_side.png"
+        with atomic_path(picture) as temporary:
+            PillowImage.fromarray(side_by_side(result.views)).save(temporary)
+        return [main, picture]
+
+    def write(self, found: Iterable[FusedImage | Failure], folder: Path) -> list[Path]:
+        """Writes every image as `save` does, and predictions.csv: id, group, file, error."""
+        rows, files = [], []
+        for each in found:
+            if isinstance(each, Failure):
+                rows.append({"id": each.id, "group": each.group, "file": "", "error": each.error})
+                continue
+            main = self.save(each, folder)[0]
+            files.append(main)
+            rows.append({"id": each.id, "group": each.group, "file": main.name, "error": ""})
+        write_rows(rows, folder / "predictions.csv")
+        return files
+
+    @staticmethod
+    def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Nothing beside what every run has."""
+        return []
+
+    @staticmethod
+    def counts(split: pd.DataFrame, names: Sequence[str], config: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+        """Nothing beside samples and cases."""
+        return []
+
+    @staticmethod
+    def settled(fitted: Mapping[str, Any]) -> Settled:
+        """Nothing is fitted."""
+        return Settled("Nothing was fitted on validation.", [])
+
+    @staticmethod
+    def figures(folder: Path, content: Mapping[str, Any], fitted: Mapping[str, Any] | None) -> list[Plot]:
+        """None: a gallery shows more."""
+        return []
+
+    def _images(self, luminances: Tensor, batch: dict[str, Any], *, stretched: bool) -> list[FusedImage]:
+        return [
+            fused_image(
+                luminances[index : index + 1],
+                {name: batch[name][index : index + 1] for name in self.modalities},
+                meta,
+                stretched=stretched,
+            )
+            for index, meta in enumerate(batch["meta"])
+        ]
+
+
+def _refuse(asked: Asked) -> None:
+    if asked.ensemble or asked.by:
+        raise UserError("--ensemble and --by are for classification; these runs fuse images.")
+
+
+def _scored(method: str, result: FusedImage) -> dict[str, Any]:
+    """A row of the table: all fusion metrics against the two sources, on luminances of 0..255."""
+    a, b = result.sources.values()
+    return {"method": method, "id": result.id, "group": result.group, **score(result.luminance, a, b)}
+
+
+def _spread(total: int, count: int) -> set[int]:
+    """Positions of about `count` samples spread evenly, so that a gallery shows several cases."""
+    count = min(count, total)
+    return {round((index + 0.5) * total / count - 0.5) for index in range(count)} if count else set()
+
+
+def _summarised(rows: list[dict[str, Any]], split: str, notes: Sequence[str]) -> Evaluation:
+    better = {name: metric.better for name, metric in METRICS.items()}
+    table = pd.DataFrame(rows)
+    methods = list(dict.fromkeys(table["method"]))
+    cells = {
+        method: {metric: Cell(*interval(part[metric].to_numpy(), part["group"].to_numpy())) for metric in better}
+        for method in methods
+        for part in [table[table["method"] == method]]
+    }
+    groups = table["group"].nunique()
+    few = [f"only {groups} case(s): the intervals say little about other patients"] if groups < 5 else []
+    return Evaluation(split, len(table) // len(methods), groups, methods, better, cells, rows, [*notes, *few])
+
+
+def _paired(values: np.ndarray, base: np.ndarray, groups: list[str]) -> Difference:
+    """Of two means over the samples where both are defined: a metric may not be for a small or empty image."""
+    defined = np.isfinite(values) & np.isfinite(base)
+
+    def mean_of(column: np.ndarray) -> Statistic:
+        def statistic(weights: Weights) -> dict[str, np.ndarray]:
+            return {"mean": ratio(weights[:, defined] @ column[defined], weights[:, defined].sum(axis=1))}
+
+        return statistic
+
+    return cluster_differences(mean_of(values), mean_of(base), groups)["mean"]

@@ -1,0 +1,131 @@
+"""`scanfuse explain`: why a sample got its result, by heat maps and by leaving inputs out.
+
+The maps come from the system and their meaning from the task; a system or a task that has none is told so in one line.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from scanfuse import systems
+from scanfuse.data.manifest import Manifest
+from scanfuse.data.readers import read_image
+from scanfuse.data.transforms.placement import Placement
+from scanfuse.device import to_device
+from scanfuse.errors import UserError
+from scanfuse.explain.explanation import Explanation
+from scanfuse.explain.gradcam import Method
+from scanfuse.files import atomic_path, write_text
+from scanfuse.tables import Example
+from scanfuse.tasks import Instrument
+from scanfuse.verbs.predict import Predictor
+
+__all__ = ["batches_of", "explain", "explain_sample", "write_examples"]
+
+MOST_PAIRS = 6
+
+_log = logging.getLogger(__name__)
+
+
+def explain_sample(
+    predictor: Predictor,
+    data: str | Path,
+    id: str,
+    out: str | Path,
+    *,
+    label: str | None = None,
+    method: Method = "gradcam",
+) -> list[Path]:
+    """Explains a sample, every pair of views of a study (at most six); returns the panels, written with overlays.
+
+    Args:
+        predictor: a run that can be explained.
+        data: folder or manifest that holds the sample.
+        id: of the sample.
+        out: folder; gets `<pair>/panel.png`, one overlay per input and map in the size of the picture, and
+            `<pair>/explanation.json`.
+        label: what to explain; None: what the sample as a whole is called.
+        method: gradcam or hirescam.
+
+    Raises:
+        UserError: the run has no heat maps, there is no such sample or label.
+    """
+    through = _instrument(predictor)
+    task: Any = predictor.system.task
+    manifest = predictor.system.data.open(Path(data), split=False)
+    batches = batches_of(predictor, manifest, id)
+    raw = [result for batch in batches for result in predictor.raw(batch)]
+    subject = task.subject(raw, label)
+    about = task.about(raw, subject)
+    if len(batches) > MOST_PAIRS:
+        _log.warning("%s has %d pairs of views; the first %d are explained.", id, len(batches), MOST_PAIRS)
+    return [
+        task.explain(through, to_device(batch, predictor.device), subject, method=method).write(Path(out), about)
+        for batch in batches[:MOST_PAIRS]
+    ]
+
+
+def explain(predictor: Predictor, batch: dict[str, Any], subject: Any, *, method: Method = "gradcam") -> Explanation:
+    """Maps and ablation of a batch of one sample."""
+    task: Any = predictor.system.task
+    return task.explain(_instrument(predictor), to_device(batch, predictor.device), subject, method=method)
+
+
+def batches_of(predictor: Predictor, manifest: Manifest, id: str) -> list[dict[str, Any]]:
+    """The samples of one row, each a batch of one; UserError if there is no such row."""
+    rows = manifest.table[manifest.table["id"] == id].reset_index(drop=True)
+    if not len(rows):
+        some = ", ".join(manifest.table["id"].head(3))
+        raise UserError(f"There is no sample {id!r} in the data; ids look like {some}.")
+    data = predictor.system.data.dataset(Manifest(rows, manifest.modalities, manifest.notes), train=False)
+    return [predictor.system.data.collate([data[index]]) for index in range(len(data))]
+
+
+def write_examples(predictor: Predictor, manifest: Manifest, examples: Sequence[Example], out: Path) -> None:
+    """Explains results for a report: `examples/*.png` and `examples.json` in `out`; earlier ones are removed.
+
+    Args:
+        predictor: a run that can be explained.
+        manifest: the samples.
+        examples: what its task has chosen.
+        out: folder of the evaluation.
+    """
+    # Those of an earlier evaluation, of other samples perhaps, must not stand beside the new numbers.
+    (out / "examples.json").unlink(missing_ok=True)
+    for kind in ("right", "wrong"):
+        for old in (out / "examples").glob(f"{kind}_*.png"):
+            old.unlink()
+    listed = []
+    counts = {True: 0, False: 0}
+    for example in examples:
+        counts[example.right] += 1
+        batches = batches_of(predictor, manifest, example.id)
+        found = explain(predictor, batches[0], example.subject)
+        name = f"examples/{'right' if example.right else 'wrong'}_{counts[example.right]}.png"
+        with atomic_path(out / name) as temporary:
+            PillowImage.fromarray(found.picture()).save(temporary, format="PNG")
+        text = example.text
+        text += f"; shown is the first of {len(batches)} pairs of views" if len(batches) > 1 else ""
+        listed.append({"id": example.id, "right": example.right, "text": text, "file": name})
+    if listed:
+        write_text(out / "examples.json", json.dumps({"examples": listed}, indent=2) + "\n")
+
+
+def _instrument(predictor: Predictor) -> Instrument:
+    """What the task looks through; UserError where the system or the task has nothing to show."""
+    system = predictor.system
+    evidence = systems.ability(system, "evidence")
+    if evidence is None or systems.ability(system.task, "explain") is None:
+        raise UserError(f"{predictor.run.path} is a run of {system.config.system}, which has no heat maps to show.")
+    return Instrument(system.data.modalities, system.forward, evidence, _pixels)
+
+
+def _pixels(batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:
+    """The original picture of an input of a batch of one, and where it lies in what the network saw."""
+    meta = batch["meta"][0]
+    return read_image(meta["paths"][name]).pixels, meta["placements"][name]

@@ -1,0 +1,269 @@
+"""`scanfuse predict`: a trained run, or several as an ensemble, applied to samples or to a folder.
+
+predictor = scanfuse.load("runs/brain")
+result = predictor.predict(mri="mri.png", ct="ct.png")
+result.pixels                      # the fused image, in the range and depth of its source
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from rich.progress import track
+from torch import nn
+from torch.utils.data import DataLoader
+
+from scanfuse import config as configuration
+from scanfuse import systems
+from scanfuse.data.inputs import Samples
+from scanfuse.data.manifest import Manifest
+from scanfuse.device import choose_device, to_device
+from scanfuse.errors import UserError
+from scanfuse.files import free_id
+from scanfuse.run import Run, open_run
+from scanfuse.tasks import Failure, Method
+
+__all__ = ["Ensemble", "Predicted", "Predictor", "load", "predict_folder", "predict_one"]
+
+
+class Predictor:
+    """A trained system, ready to be applied.
+
+    Attributes:
+        run: the run folder.
+        system: the system with the best weights, in evaluation mode.
+        device: where it computes.
+    """
+
+    def __init__(self, run: Run, *, device: str = "auto") -> None:
+        content = run.config()
+        system_type = systems.load(str(content.get("system")))
+        self.run = run
+        self.system = systems.build(configuration.build(system_type.Config, content))
+        _load_weights(self.system.model, run)
+        self.system.data.restore(run.load_fitted())
+        self.system.task.restore(run.fitted_on_validation())
+        self.device = choose_device(device)
+        self.system.model.to(self.device).eval()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return self.system.data.modalities
+
+    def predict(self, **inputs: Any) -> Any:
+        """The result for one sample, or a list of results for lists of inputs.
+
+        Args:
+            inputs: for each modality a path, a PIL image, or a numpy array (H, W) or (H, W, 3): uint8, uint16, or
+                float (then its own smallest and largest value are its range); or a list of these, all lists of one
+                length (None in a list: that sample lacks the input).
+
+        Raises:
+            UserError: a modality is missing or unknown, or a file cannot be read.
+        """
+        if any(isinstance(value, list | tuple) for value in inputs.values()):
+            return self._predict_lists(inputs)
+        return self.batch(self.system.data.collate([self._sample(inputs)]))[0]
+
+    def batch(self, batch: dict[str, Any]) -> list[Any]:
+        """The finished results for a batch of the system's data set."""
+        return self.system.task.finished(self.raw(batch))
+
+    @torch.no_grad()
+    def raw(self, batch: dict[str, Any]) -> list[Any]:
+        """The raw results for a batch of the system's data set."""
+        return self.system.task.results(self.system.forward, to_device(batch, self.device))
+
+    def method(self, manifest: Manifest, *, quiet: bool = True) -> Method:
+        """The run on all samples of a manifest, as its task takes it."""
+        data = self.system.data
+        loader = DataLoader(data.dataset(manifest, train=False), batch_size=self._at_once, collate_fn=data.collate)
+        # Where a sample is a step of its own, the task shows how far all runs together are.
+        steps = track(loader, "predicting", len(loader), transient=True, disable=quiet or data.mixed_sizes)
+        return Method(self.system.task, ((batch, self.raw(batch)) for batch in steps))
+
+    def each(self, manifest: Manifest) -> Iterator[Any]:
+        """Raw results of all samples in order; a sample that cannot be read is a `Failure`."""
+        data = self.system.data
+        samples = _Guarded(data.dataset(manifest, train=False))
+        loader = DataLoader(samples, batch_size=self._at_once, collate_fn=list)  # type: ignore[arg-type]
+        for found in loader:
+            yield from (each for each in found if isinstance(each, Failure))
+            good = [each for each in found if not isinstance(each, Failure)]
+            if good:
+                yield from self.raw(data.collate(good))
+
+    @property
+    def _at_once(self) -> int:
+        return 1 if self.system.data.mixed_sizes else int(self.system.config.train.batch)
+
+    def _sample(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        for name in inputs:
+            if name not in self.modalities:
+                near = difflib.get_close_matches(name, self.modalities, n=1) or self.modalities
+                raise UserError(
+                    f"This run knows no input {name!r}; it takes {_both(self.modalities)} (not {near[0]!r}?)."
+                )
+        missing = [name for name in self.modalities if inputs.get(name) is None]
+        may_lack = systems.ability(self.system, "missing_inputs") and len(missing) < len(self.modalities)
+        if missing and not may_lack:
+            raise UserError(f"The input {missing[0]!r} is missing; this run takes {_both(self.modalities)}.")
+        given = {name: inputs[name] for name in self.modalities if name not in missing}
+        return self.system.data.sample(given)
+
+    def _predict_lists(self, inputs: Mapping[str, Any]) -> list[Any]:
+        lengths = {len(value) for value in inputs.values() if isinstance(value, list | tuple)}
+        if len(lengths) > 1 or not all(isinstance(value, list | tuple) for value in inputs.values()):
+            raise UserError("Give lists of one length for all inputs, or one value for each.")
+        samples = [
+            self._sample({name: values[index] for name, values in inputs.items()}) for index in range(lengths.pop())
+        ]
+        results = []
+        for start in range(0, len(samples), self._at_once):
+            part = samples[start : start + self._at_once]
+            for number, sample in enumerate(part):
+                # Two files of one name are two samples, not two pictures of one study.
+                sample["meta"]["study"] = f"{start + number}: {sample['meta']['id']}"
+            results += [self.system.task.finished([raw])[0] for raw in self.raw(self.system.data.collate(part))]
+        return results
+
+
+class Ensemble:
+    """Several runs as one, such as the folds of a cross-validation. What that means, their task says.
+
+    Attributes:
+        members: the runs by name.
+
+    Raises:
+        UserError: runs whose results cannot be joined, or that take other inputs.
+    """
+
+    def __init__(self, members: Mapping[str, Predictor]) -> None:
+        self.members = dict(members)
+        first, *others = self.members
+        for name in others:
+            if self.members[name].modalities != self.members[first].modalities:
+                raise UserError(f"{name} predicts from other inputs than {first}: use it alone.")
+        join = systems.ability(self.members[first].system.task, "joined")
+        if join is None:
+            raise UserError(f"Runs of {self.members[first].system.config.system} cannot be joined: give one run.")
+        self.joined = join({name: member.system.task for name, member in self.members.items()})
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The names of the inputs."""
+        return next(iter(self.members.values())).modalities
+
+    def predict(self, **inputs: Any) -> tuple[Any, dict[str, Any]]:
+        """The result of the ensemble and those of its members for one sample; see `Predictor.predict`."""
+        found = {name: member.predict(**inputs) for name, member in self.members.items()}
+        return self.joined.result(found), found
+
+
+def load(run_or_hub_id: str | Path, *, device: str = "auto") -> Predictor:
+    """A predictor from a run folder, or from a run that was uploaded to the Hugging Face Hub as `owner/name`."""
+    path = Path(run_or_hub_id)
+    text = str(run_or_hub_id)
+    if not path.exists() and text.count("/") == 1 and not text.startswith((".", "/")) and not path.parent.is_dir():
+        try:
+            path = Path(huggingface_hub.snapshot_download(text, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"There is no run folder {text}, and it cannot be had from the Hub: {reason}") from None
+    return Predictor(open_run(path), device=device)
+
+
+def predict_one(
+    predictor: Predictor | Ensemble, inputs: Mapping[str, Any], out: str | Path
+) -> tuple[str, list[Path]]:
+    """Predicts one sample and writes its files; returns what to say of it, "" for nothing, and the files.
+
+    A sample whose name is taken in the folder gets a number: many files are called image1.png.
+    """
+    out = Path(out)
+    if isinstance(predictor, Ensemble):
+        result, each = predictor.predict(**inputs)
+        result = replace(result, id=free_id(out, result.id))
+        return f"{result.id}: {predictor.joined.describe(result, each)}", predictor.joined.save(result, each, out)
+    task = predictor.system.task
+    result = predictor.predict(**inputs)
+    result = replace(result, id=free_id(out, result.id))
+    said = task.describe(result)
+    return f"{result.id}: {said}" if said else "", task.save(result, out)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict_folder` did.
+
+    Attributes:
+        files: the main ones.
+        samples: how many were predicted.
+        failures: what could not be.
+        replaced: name of an earlier table that was there; "" if there was none.
+    """
+
+    files: list[Path]
+    samples: int
+    failures: list[Failure]
+    replaced: str
+
+
+def predict_folder(predictor: Predictor | Ensemble, data: str | Path, out: str | Path) -> Predicted:
+    """Predicts every sample under `data` and writes the results; a sample that cannot be read fails alone."""
+    members = predictor.members if isinstance(predictor, Ensemble) else {"": predictor}
+    first = next(iter(members.values()))
+    manifest = first.system.data.open(Path(data), split=False)
+    failures: dict[str, Failure] = {}
+
+    def watched(member: Predictor) -> Iterator[Any]:
+        for each in member.each(manifest):
+            if isinstance(each, Failure):
+                failures[each.id] = each
+            yield each
+
+    replaced = "predictions.csv" if (Path(out) / "predictions.csv").exists() else ""
+    found = {name: watched(member) for name, member in members.items()}
+    if isinstance(predictor, Ensemble):
+        files = predictor.joined.write(found, Path(out))
+    else:
+        files = first.system.task.write(found[""], Path(out))
+    return Predicted(files, len(manifest) - len(failures), list(failures.values()), replaced)
+
+
+class _Guarded:
+    """A data set in which a sample that cannot be read is a `Failure`."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | Failure:
+        try:
+            return self.samples[index]
+        except UserError as error:
+            row = self.samples.row(index)
+            return Failure(row.id, row.group, str(error))
+
+
+def _load_weights(model: nn.Module, run: Run) -> None:
+    weights, expected = run.load_weights(), model.state_dict()
+    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
+    wrong += [name for name in weights if name not in expected]
+    if wrong:
+        raise UserError(
+            f"{run.weights_file} does not fit config.yaml: {len(wrong)} tensor(s) are missing, unknown or of another "
+            f"shape, such as {wrong[0]}. Use the version of scanfuse in run.json, or train again."
+        )
+    model.load_state_dict(weights)
+
+
+def _both(names: Sequence[str]) -> str:
+    return " and ".join(names)
