@@ -27,7 +27,7 @@ _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for a mistake of the user, 130 after Ctrl-C, 143 after SIGTERM."""
+    """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 after Ctrl-C, 143 after SIGTERM."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("scanfuse").setLevel(logging.INFO)
     try:

@@ -137,7 +137,7 @@ class Task(Protocol):
         """Looks at what will be trained and validated on: weighs classes, refuses what cannot be learned."""
 
     def order(self, count: int, *, batch: int, seed: int, epoch: int) -> list[list[int]]:
-        """The batches of an epoch of `count` samples as positions; a function of what `begin` saw and the arguments."""
+        """The batches of an epoch of `count` samples as positions, by the arguments and what `begin` saw alone."""
 
     def loss(self, outputs: "Tensor", batch: Mapping[str, Any]) -> "dict[str, Tensor]":
         """Scalars; "loss" is the one to minimise, the others are shown."""

@@ -1,1 +1,1 @@
-"""The engines, one module per verb of the command line. They run every system through its protocol and ask no kind."""
+"""The engines, one module per verb of the command line. They know protocols, and ask no system what it is."""

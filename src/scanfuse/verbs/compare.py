@@ -1,4 +1,4 @@
-"""`scanfuse compare`: runs against each other on the same held-out samples, with the tests that a reviewer asks for."""
+"""`scanfuse compare`: runs against each other on the same held-out samples, with the tests that reviewers ask for."""
 
 from collections.abc import Mapping
 from pathlib import Path

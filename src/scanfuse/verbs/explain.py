@@ -1,6 +1,6 @@
 """`scanfuse explain`: why a sample got its result, by heat maps and by leaving inputs out.
 
-The maps come from the system and their meaning from the task; a system or a task that has none is told so in one line.
+The maps come from the system and their meaning from the task. Where either has none, one line says so.
 """
 
 import json

@@ -82,7 +82,8 @@ class Predictor:
     def method(self, manifest: Manifest, *, quiet: bool = True) -> Method:
         """The run on all samples of a manifest, as its task takes it."""
         data = self.system.data
-        loader = DataLoader(data.dataset(manifest, train=False), batch_size=self._at_once, collate_fn=data.collate)
+        samples: Any = data.dataset(manifest, train=False)
+        loader: DataLoader[Any] = DataLoader(samples, batch_size=self._at_once, collate_fn=data.collate)
         # Where a sample is a step of its own, the task shows how far all runs together are.
         steps = track(loader, "predicting", len(loader), transient=True, disable=quiet or data.mixed_sizes)
         return Method(self.system.task, ((batch, self.raw(batch)) for batch in steps))
@@ -90,8 +91,8 @@ class Predictor:
     def each(self, manifest: Manifest) -> Iterator[Any]:
         """Raw results of all samples in order; a sample that cannot be read is a `Failure`."""
         data = self.system.data
-        samples = _Guarded(data.dataset(manifest, train=False))
-        loader = DataLoader(samples, batch_size=self._at_once, collate_fn=list)  # type: ignore[arg-type]
+        samples: Any = _Guarded(data.dataset(manifest, train=False))
+        loader: DataLoader[Any] = DataLoader(samples, batch_size=self._at_once, collate_fn=list)
         for found in loader:
             yield from (each for each in found if isinstance(each, Failure))
             good = [each for each in found if not isinstance(each, Failure)]

@@ -1,8 +1,8 @@
 """Which samples runs are scored on: those that none of them has seen, by the splits that the runs recorded.
 
 Runs of one split are scored on the same samples. So are the folds of a cross-validation with a test set of its own
-(`choose`). Data of which the runs know nothing is external: all of it is scored, under that name. On what every fold held out for itself, each sample is scored by the one run that did not learn from it
-(`out_of_fold`).
+(`choose`). Data of which the runs know nothing is external: all of it is scored, under that name. On what every fold
+held out for itself, each sample is scored by the one run that did not learn from it (`out_of_fold`).
 """
 
 from collections.abc import Iterable, Mapping

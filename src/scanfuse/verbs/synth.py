@@ -1,5 +1,6 @@
 """`scanfuse data synth`: a made-up data set in the layout of a published one."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,5 +28,14 @@ def run(words: Sequence[str]) -> str:
         raise UserError(f"Name the folder too, such as: scanfuse data synth {named[0]} DIR")
     given = nested(found, pairs(options, [leaf.flag for leaf in found]))
     settings = configuration.build(module.Options, given)
+    started = time.perf_counter()
     module.write(Path(named[1]), settings)
-    return module.told(settings, Path(named[1]))
+    facts = module.FACTS
+    done = (
+        f"Wrote {facts.count(settings)} {facts.counted} to {named[1]} in the layout of {named[0]}, "
+        f"in {time.perf_counter() - started:.0f} s."
+    )
+    usual = facts.count(module.Options())
+    if facts.trained and facts.count(settings) < usual:
+        return f"{done} To learn from they are few: {facts.trained} needs {usual}."
+    return f"{done} {facts.trained}".strip()

@@ -72,8 +72,8 @@ class Training:
         self.system, self.manifest, self.run, self.source, self.quiet = system, manifest, run, source, quiet
         self.started_from = started_from
         self.settings: TrainConfig = system.config.train
-        self.train_data = system.data.dataset(manifest.subset("train"), train=True)
-        self.val_data = system.data.dataset(manifest.subset("val"), train=False)
+        self.train_data: Any = system.data.dataset(manifest.subset("train"), train=True)
+        self.val_data: Any = system.data.dataset(manifest.subset("val"), train=False)
         system.task.begin(self.train_data, self.val_data)
         self.accelerator = _accelerator(device, self.settings.precision)
         self.optimizer = torch.optim.AdamW(
@@ -84,7 +84,7 @@ class Training:
         self.state = _State()
         self.stop = Stop()
         self.batches = _Batches()
-        self.loader = DataLoader(
+        self.loader: DataLoader[Any] = DataLoader(
             self.train_data,
             batch_sampler=self.batches,
             collate_fn=system.data.collate,
@@ -194,7 +194,7 @@ class Training:
 
     def _val_batches(self) -> Iterator[dict[str, Any]]:
         batch = 1 if self.system.data.mixed_sizes else self.settings.batch
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             self.val_data, batch_size=batch, collate_fn=self.system.data.collate, generator=torch.Generator()
         )
         for found in loader:

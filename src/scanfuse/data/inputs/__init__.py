@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from scanfuse.data.check import Finding
-    from scanfuse.data.manifest import Manifest
+    from scanfuse.data.manifest import Manifest, Row
 
 __all__ = ["Fitted", "Inputs", "Samples"]
 
@@ -39,6 +39,9 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def row(self, index: int) -> "Row":
+        """The row of the manifest that a sample is made of."""
 
     @property
     def targets(self) -> list[str]:
@@ -69,9 +72,9 @@ class Inputs(Protocol):
         """What is wrong with the data under `root`, errors first."""
 
     def prepare(self, training: "Manifest") -> Fitted:
-        """Fits what must be fitted on the training rows (of this split or fold alone) and keeps it; stored in the run.
+        """Fits what must be fitted on the training rows (of this split or fold alone) and keeps it.
 
-        Empty where there is nothing to fit.
+        The run stores what is returned; empty where there is nothing to fit.
         """
 
     def restore(self, fitted: Fitted) -> None:

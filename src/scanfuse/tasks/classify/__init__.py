@@ -34,9 +34,10 @@ from scanfuse.explain.gradcam import Method as MapMethod
 from scanfuse.metrics.classification import binary, multiclass, multilabel
 from scanfuse.tables import Comparisons, Evaluation
 from scanfuse.tasks import Asked, Criterion, Failure, Forward, Instrument, Method, Plot, Settled, Words
-from scanfuse.tasks.classify import explain, writing
-from scanfuse.tasks.classify.classes import Classes, ClassSettings, classes_of, parse_targets
+from scanfuse.tasks.classify import writing
+from scanfuse.tasks.classify.classes import ClassSettings, classes_of, parse_targets
 from scanfuse.tasks.classify.compare import comparisons
+from scanfuse.tasks.classify.explain import Outcome, examples, explained, outcome_of
 from scanfuse.tasks.classify.loss import ClassificationLoss, check_loss, class_weights, classification_loss
 from scanfuse.tasks.classify.operating_point import (
     OperatingPoint,
@@ -206,7 +207,7 @@ class Classification:
         found = evaluate_together(runs, self.classes, samples, asked.split, joined=asked.ensemble, by=asked.by)
         if not asked.ensemble:
             first = next(iter(runs.values()))
-            found.examples = explain.examples(first.studies, samples, first.point, self.classes, asked.pictures)
+            found.examples = examples(first.studies, samples, first.point, self.classes, asked.pictures)
         return found
 
     def evaluate_folds(
@@ -251,22 +252,22 @@ class Classification:
         points = {name: task.point for name, task in tasks.items()}
         return writing.JoinedClassification(points, {name: task.classes for name, task in tasks.items()})
 
-    def subject(self, results: Sequence[Prediction], label: str | None = None) -> explain.Outcome:
-        """What a study is called, or the label that is asked for; see `explain.outcome_of`."""
-        return explain.outcome_of(self.finished(results)[0], self.point, self.classes, label)
+    def subject(self, results: Sequence[Prediction], label: str | None = None) -> Outcome:
+        """What a study is called, or the label that is asked for; see `outcome_of`."""
+        return outcome_of(self.finished(results)[0], self.point, self.classes, label)
 
     def explain(
-        self, through: Instrument, batch: dict[str, Any], subject: explain.Outcome, *, method: MapMethod
+        self, through: Instrument, batch: dict[str, Any], subject: Outcome, *, method: MapMethod
     ) -> Explanation:
-        """Heat maps and ablation of one pair of views; see `explain.explained`."""
+        """Heat maps and ablation of one pair of views; see `explained`."""
 
         def results_of(part: dict[str, Any]) -> list[Prediction]:
             with torch.no_grad():
                 return self.point.apply(self.results(through.forward, part))
 
-        return explain.explained(through, batch, subject, results_of, self.classes, method=method)
+        return explained(through, batch, subject, results_of, self.classes, method=method)
 
-    def about(self, results: Sequence[Prediction], subject: explain.Outcome) -> dict[str, Any]:
+    def about(self, results: Sequence[Prediction], subject: Outcome) -> dict[str, Any]:
         """The probability of the study as a whole."""
         return {"probability_of_study": subject.probability(self.finished(results)[0])}
 

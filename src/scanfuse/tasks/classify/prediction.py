@@ -54,7 +54,7 @@ class Predictions:
     mask: Bool[np.ndarray, "n k"]
 
     @classmethod
-    def of(cls, results: Sequence[Prediction]) -> "Scores":
+    def of(cls, results: Sequence[Prediction]) -> "Predictions":
         """Stacks results; ValueError if there are none."""
         if not results:
             raise ValueError("there are no results")

@@ -144,7 +144,8 @@ class JoinedClassification:
         Beside the probabilities it has for every label the standard deviation over the members, `sd_<label>`, and
         each member's probability, `p_<label>_<member>`.
         """
-        members, failures = {}, {}
+        members: dict[str, list[Prediction]] = {}
+        failures: dict[str, Failure] = {}
         for name, each in found.items():
             raw, failed = sorted_out(each)
             members[name] = decided(raw, self.points[name], self.classes)

@@ -136,12 +136,12 @@ class Fusion:
             rows += [_scored(name, result) for name, result in results.items()]
             if index in shown:
                 pictured.append(results)
-        found = _summarised(rows, asked.split, samples.notes)
+        evaluation = _summarised(rows, asked.split, samples.notes)
         if asked.split == "val":
-            found.notes.append("the best epoch was chosen on these samples: the values are a little too good")
+            evaluation.notes.append("the best epoch was chosen on these samples: the values are a little too good")
         if pictured:
-            found.pictures["gallery.png"] = gallery(pictured)
-        return found
+            evaluation.pictures["gallery.png"] = gallery(pictured)
+        return evaluation
 
     def evaluate_folds(
         self, methods: Mapping[str, Method], parts: Mapping[str, Manifest], asked: Asked
@@ -259,7 +259,7 @@ def _spread(total: int, count: int) -> set[int]:
 
 
 def _summarised(rows: list[dict[str, Any]], split: str, notes: Sequence[str]) -> Evaluation:
-    better = {name: metric.better for name, metric in METRICS.items()}
+    better: dict[str, str] = {name: metric.better for name, metric in METRICS.items()}
     table = pd.DataFrame(rows)
     methods = list(dict.fromkeys(table["method"]))
     cells = {

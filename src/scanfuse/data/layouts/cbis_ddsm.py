@@ -20,10 +20,13 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
+from scanfuse.config import Section
+from scanfuse.data.layouts import Request
 from scanfuse.data.manifest import Manifest, read_csv
 from scanfuse.data.readers import Image, read_image
-from scanfuse.data.studies import Incomplete, Study, check_files, hold_out, manifest_of
+from scanfuse.data.studies import Study, check_files, hold_out, manifest_of, with_views
 from scanfuse.errors import UserError
 
 LAYOUT = (
@@ -39,10 +42,10 @@ HOW_TO_GET = "https://www.cancerimagingarchive.net/collection/cbis-ddsm/ with th
 EXPECTED = {"mass train": (722, 509), "mass test": (210, 151), "calc train": (662, 565), "calc test": (161, 123)}
 """Table -> (breasts, of these with both views)."""
 RANK = 6
-KIND = "studies"
+KIND = "view_pairs"
+PHANTOM = "cbis_ddsm"
 ROLES = ("cc", "mlo")
 CLASSES = ("benign", "malignant")
-VALIDATION_SHARE = 0.2
 
 _TYPES = ("mass", "calc")
 _SPLITS = ("train", "test")
@@ -64,61 +67,55 @@ class Region:
     crop: Path | None
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if one of the four tables lies in `root`; never for registered pairs."""
-    return not pair and any((root / _table_name(kind, split)).is_file() for kind in _TYPES for split in _SPLITS)
+class Options(Section):
+    """What can be chosen."""
+
+    abnormality: Literal["both", "mass", "calc"] = Field("both", description="which tables are read")
+    shared_patients: Literal["drop", "keep"] = Field(
+        "drop", description="training rows of patients who are in a test table; keep makes the manifest leaky"
+    )
+    validation_share: float = Field(0.2, ge=0, lt=1, description="share of the train breasts that becomes val")
+    files: Literal["check", "ignore"] = Field(
+        "check", description="ignore reads the tables alone: paths are those in the tables, and need not exist"
+    )
 
 
-def read(
-    root: Path,
-    *,
-    incomplete: Incomplete = "keep",
-    seed: int = 0,
-    abnormality: Literal["both", "mass", "calc"] = "both",
-    shared_patients: Literal["drop", "keep"] = "drop",
-    validation_share: float = VALIDATION_SHARE,
-    files: Literal["check", "ignore"] = "check",
-    split: bool = True,
-) -> Manifest:
+def matches(root: Path, request: Request) -> bool:
+    """True if one of the four tables lies in `root`."""
+    return any((root / _table_name(kind, split)).is_file() for kind in _TYPES for split in _SPLITS)
+
+
+def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per breast, "P_00001-LEFT": columns cc and mlo; further columns laterality, density, abnormality.
 
     With "both", a breast with a mass and calcifications is one row, and its label looks at both tables. With
-    "mass" or "calc" only that table counts, as in the publications on one of them.
-
-    Args:
-        root: the folder with the tables.
-        incomplete: "drop" leaves out breasts without a CC or without an MLO view.
-        seed: of the validation cut.
-        abnormality: which tables.
-        shared_patients: "drop" leaves out the training rows of patients who are in a test table; "keep" keeps
-            them, and a note begins with "leaky".
-        validation_share: share of the training breasts that becomes val.
-        split: False cuts no val; rows are left out as ever.
-        files: "ignore" reads the tables alone: the paths are those in the tables, and need not exist.
+    "mass" or "calc" only that table counts, as in the publications on one of them. A breast without a CC or without
+    an MLO view is incomplete. Without a split no val is cut; rows are left out as ever.
 
     Raises:
         UserError: a table, column, series or file is missing, or a cell holds what it should not.
     """
-    kinds = _TYPES if abnormality == "both" else (abnormality,)
+    request.refuse("cbis_ddsm", "modalities", "fractions", "group_pattern")
+    kinds = _TYPES if options.abnormality == "both" else (options.abnormality,)
     tables = [read_table(root, kind, published) for kind in kinds for published in _SPLITS]
     rows = pd.concat(tables, ignore_index=True)
     notes = ["classes: 0 benign, 1 malignant (any abnormality of the breast); the official test tables are test"]
-    rows, note = _without_shared(rows, shared_patients)
+    rows, note = _without_shared(rows, options.shared_patients)
     notes = [*note, *notes]
     mixed = rows.groupby("breast")["label"].nunique().gt(1).sum()
     if mixed:
         notes.append(f"{mixed} breasts hold benign and malignant abnormalities and count as malignant")
-    places = _Places(root) if files == "check" else None
+    places = _Places(root) if options.files == "check" else None
     studies = _breasts(root, rows, places)
-    if incomplete == "drop":
-        studies = [study for study in studies if len({role for role, _ in study.views}) == 2]
+    studies = with_views(root, studies, lambda study: len({role for role, _ in study.views}) == 2, request.incomplete)
     if places is not None:
         check_files(studies)
-    if split and (shared_patients == "drop" or not note):
+    share, seed = options.validation_share, request.seed
+    if request.split != "none" and (options.shared_patients == "drop" or not note):
         strata = [f"{study.target} {study.further['abnormality']}" for study in studies]
-        studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
-    elif split:
-        studies = _hold_out_unshared(studies, validation_share, seed)
+        studies = hold_out(studies, strata, fraction=share, seed=seed)
+    elif request.split != "none":
+        studies = _hold_out_unshared(studies, share, seed)
     return manifest_of(studies, roles=ROLES, notes=notes)
 
 

@@ -20,14 +20,22 @@ import numpy as np
 import pydicom
 import pydicom.dataset
 import pydicom.uid
+from pydantic import Field
 from scipy import ndimage
 
-from scanfuse.data.phantoms._evidence import BOTH_VIEWS, ONE_VIEW, draw
-from scanfuse.data.phantoms._film import Array, ellipse_depth, grid, save, smooth_noise, soft_step
-from scanfuse.errors import UserError
+from scanfuse.config import Section
+from scanfuse.data.synthetic._evidence import BOTH_VIEWS, ONE_VIEW, draw
+from scanfuse.data.synthetic._film import Array, ellipse_depth, grid, save, smooth_noise, soft_step
+from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.files import write_text
 
-__all__ = ["BOTH_VIEWS", "ONE_VIEW", "render", "write"]
+__all__ = ["BOTH_VIEWS", "FACTS", "ONE_VIEW", "Options", "render", "write"]
+
+FACTS = Facts(
+    counted="patients",
+    seconds=0.1,
+    trained="xfmamba --preset tiny --crop body --window percentile: test AUROC 0.91 in 2.5 minutes on two CPU cores",
+)
 
 _ROOT_UID = "1.3.6.1.4.1.9590.100.1.2."
 _FILM_CLASS = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture: digitised film
@@ -50,28 +58,33 @@ class _Files:
         return f"{_ROOT_UID}{10_000_000 + self.number}{int(self.random.integers(10**9, 10**10))}"
 
 
-def write(root: str | Path, *, patients: int = 120, size: int = 96, seed: int = 0) -> Path:
+class Options(Section):
+    """How many patients, and how large the films."""
+
+    patients: int = Field(1000, ge=5, le=99_999, description="patients, a fifth of them in the test tables")
+    size: int = Field(128, ge=48, le=4096, description="height in pixels; the width is 0.6 of it")
+    seed: int = Field(0, ge=0, description="seed of everything")
+
+
+def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
     """Writes the four tables, metadata.csv and CBIS-DDSM/.../1-1.dcm; a fifth of the patients in the test tables.
 
     A patient has one or two breasts in the tables, half of the breasts are malignant, one in eight lacks a view,
     one in seven of the malignant ones is mixed. The first patient's left breast is in mass training, the right one
-    in calc test. The same arguments give the same bytes. <root>/truth.csv says what each breast shows.
+    in calc test. The same options give the same bytes. <root>/truth.csv says what each breast shows.
 
     Args:
         root: folder; made where it is missing.
-        patients: 5 to 99999.
-        size: height in pixels, 48 to 4096; the width is 0.6 of it.
-        seed: of everything.
+        options: see `Options`.
 
     Returns:
         `root`.
 
     Raises:
-        UserError: a number out of range, or a folder that cannot be written.
+        UserError: a folder that is not empty or cannot be written.
     """
-    if not 5 <= patients <= 99999 or not 48 <= size <= 4096:
-        raise UserError(f"Phantoms need 5 patients or more and a size of 48 to 4096; got {patients} and {size}.")
-    root = Path(root)
+    root = empty_folder(root)
+    patients, size, seed = options.patients, options.size, options.seed
     files = _Files(root, np.random.default_rng([seed, 11]))
     truth = ["breast,kind,split,label,sign_cc,sign_mlo,shadow_cc,shadow_mlo"]
     for number in range(1, patients + 1):

@@ -10,8 +10,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
+from scanfuse.config import Section
+from scanfuse.data.layouts import Request
 from scanfuse.data.manifest import Manifest
-from scanfuse.data.studies import Incomplete, Study, check_files, hold_out, manifest_of
+from scanfuse.data.studies import Study, check_files, hold_out, manifest_of, with_views
 from scanfuse.errors import UserError
 
 LAYOUT = (
@@ -28,49 +32,41 @@ HOW_TO_GET = "register at https://stanfordmlgroup.github.io/competitions/mura/ a
 EXPECTED = {"train": (13457, 11184, 36808), "valid": (1199, 783, 3197)}
 """Published split -> (studies, patients, images); the hidden test set is not part of the download."""
 RANK = 5
-KIND = "studies"
+KIND = "view_pairs"
+PHANTOM = "mura"
 ROLES = ("view",)
 CLASSES = ("normal", "abnormal")
 PARTS = ("ELBOW", "FINGER", "FOREARM", "HAND", "HUMERUS", "SHOULDER", "WRIST")
-VALIDATION_SHARE = 0.08
-
 _STUDY = re.compile(r"(train|valid)/XR_([A-Z]+)/(patient\d+)/(study\d+)_(positive|negative)$")
 _NAMES = {"train": "train_labeled_studies.csv", "valid": "valid_labeled_studies.csv"}
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if the published csv files lie in `root` or in its folder MURA-v1.1; never for registered pairs."""
-    return not pair and _home(root) is not None
+class Options(Section):
+    """What can be chosen."""
+
+    parts: tuple[str, ...] = Field((), description="body parts to read, such as WRIST+HAND; all seven if empty")
+    validation_share: float = Field(0.08, ge=0, lt=1, description="share of the train studies that becomes val")
 
 
-def read(
-    root: Path,
-    *,
-    incomplete: Incomplete = "keep",
-    seed: int = 0,
-    parts: Sequence[str] = (),
-    validation_share: float = VALIDATION_SHARE,
-    split: bool = True,
-) -> Manifest:
+def matches(root: Path, request: Request) -> bool:
+    """True if the published csv files lie in `root` or in its folder MURA-v1.1."""
+    return _home(root) is not None
+
+
+def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per study, views in the order of their image numbers; a further column "part" such as WRIST.
 
-    The published valid set is test. Val is cut from train by patient, balanced over parts and labels.
-
-    Args:
-        root: MURA-v1.1 or the folder above it.
-        incomplete: "drop" leaves out studies with a single image.
-        seed: of the validation cut.
-        parts: body parts to read, such as ("WRIST",); all seven if empty.
-        validation_share: share of the train studies that becomes val.
-        split: False cuts no val.
+    The published valid set is test. Val is cut from train by patient, balanced over parts and labels, unless no split
+    is wanted. A study with a single image is incomplete.
 
     Raises:
         UserError: a csv file or image is missing, a line is odd, or a patient is in train and valid.
     """
+    request.refuse("mura", "modalities", "fractions", "group_pattern")
     home = _home(root)
     if home is None:
         raise UserError(f"{root} is not in the layout 'mura': expected {LAYOUT}.")
-    wanted = _parts(parts)
+    wanted = _parts(options.parts)
     studies: list[Study] = []
     notes = ["classes: 0 normal, 1 abnormal; the published valid set is test, val was cut from train by patient"]
     for published, name in _NAMES.items():
@@ -78,15 +74,14 @@ def read(
         if had_header:
             notes.append(f"{name} has a header line, which the published file does not have; it was passed over")
         expected = EXPECTED[published][0]
-        if len(found) != expected and not parts:
+        if len(found) != expected and not options.parts:
             notes.append(f"{len(found)} of the {expected} studies of the published {published} set")
         studies += found
-    if incomplete == "drop":
-        studies = [study for study in studies if len(study.views) > 1]
+    studies = with_views(home, studies, lambda study: len(study.views) > 1, request.incomplete)
     check_files(studies)
     strata = [f"{study.further['part']} {study.target}" for study in studies]
-    if split:
-        studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
+    if request.split != "none":
+        studies = hold_out(studies, strata, fraction=options.validation_share, seed=request.seed)
     return manifest_of(studies, roles=ROLES, notes=notes, subgroups=("part",))
 
 

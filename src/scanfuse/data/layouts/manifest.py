@@ -2,13 +2,13 @@
 
 import difflib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
-from scanfuse.data.datasets.paired import group_of
+from scanfuse.config import Section
+from scanfuse.data.layouts import Request
+from scanfuse.data.layouts.paired import group_of
 from scanfuse.data.manifest import Manifest, check_groups, read_csv
 from scanfuse.data.splits import FRACTIONS, assign, cut_validation
 from scanfuse.errors import UserError
@@ -21,23 +21,20 @@ LICENCE = "your own"
 HOW_TO_GET = "write a manifest.csv; paths are relative to it; leave a path empty where a modality is missing"
 EXPECTED: dict[str, tuple[int, int]] = {}
 RANK = 3
+KIND = "image_pairs"
+PHANTOM = "manifest"
 
 
-def matches(root: Path, pair: tuple[str, ...]) -> bool:
+class Options(Section):
+    """Nothing can be chosen beyond what a request says."""
+
+
+def matches(root: Path, request: Request) -> bool:
     """True if `root` is a .csv file or a folder that holds manifest.csv."""
     return _file(root).is_file() and _file(root).suffix.lower() == ".csv"
 
 
-def read(
-    root: Path,
-    pair: tuple[str, ...],
-    *,
-    split: Literal["case", "published", "none"] = "case",
-    seed: int = 0,
-    fractions: Mapping[str, float] = FRACTIONS,
-    group_pattern: str | None = None,
-    missing: Literal["error", "allow"] = "error",
-) -> Manifest:
+def read(root: Path, request: Request, options: Options) -> Manifest:
     """Reads the file. A filled split column is kept; without val, one is cut from train by group.
 
     split="published" also accepts a split column with groups in two splits and labels it leaky; split="none" empties
@@ -45,8 +42,9 @@ def read(
 
     Raises:
         UserError: a column is missing (the nearest name is offered), a split column filled in part, a group
-            in two splits, a file that does not exist, an empty path (missing="error"), or too few groups.
+            in two splits, a file that does not exist, an empty path (incomplete="error"), or too few groups.
     """
+    pair, group_pattern = request.modalities, request.group_pattern
     file = _file(root)
     notes, table = read_csv(file)
     table = table.rename(columns=lambda name: name.lower() if name.lower() in (*_KNOWN, *pair) else name)
@@ -57,26 +55,26 @@ def read(
             table[name] = ""
     if group_pattern is not None:
         table["group"] = [group_of(name, group_pattern) for name in table["id"]]
-    _check_cells(file, table, pair, missing)
+    if request.incomplete == "drop":
+        table = table[(table[list(pair)] != "").all(axis=1)].reset_index(drop=True)
+    _check_cells(file, table, pair, may_lack=request.incomplete == "keep")
     for name in pair:
         table[name] = [os.path.normpath(file.parent / path) if path else "" for path in table[name]]
     further = [name for name in table if name not in (*_KNOWN, *pair)]
     table = table[[*_KNOWN, *pair, *further]]
-    if split == "none":
+    if request.split == "none":
         return Manifest(table.assign(split=""), pair, notes)
     if not (table["split"] != "").any():
-        if split == "published":
+        if request.split == "published":
             raise UserError(f"{file} has no split column; add one or use the split by case.")
-        return assign(Manifest(table, pair, notes), fractions, seed)
-    return _given_split(file, table, pair, notes, split, seed)
+        return assign(Manifest(table, pair, notes), request.fractions or FRACTIONS, request.seed)
+    return _given_split(file, table, notes, request)
 
 
 _KNOWN = ("id", "group", "split", "target")
 
 
-def _given_split(
-    file: Path, table: pd.DataFrame, pair: tuple[str, ...], notes: tuple[str, ...], split: str, seed: int
-) -> Manifest:
+def _given_split(file: Path, table: pd.DataFrame, notes: tuple[str, ...], request: Request) -> Manifest:
     empty = int((table["split"] == "").sum())
     if empty:
         raise UserError(f"{file} has no split in {empty} of {len(table)} rows; fill all of them or none.")
@@ -85,17 +83,17 @@ def _given_split(
     try:
         check_groups(table)
     except UserError:
-        if split != "published":
+        if request.split != "published":
             raise
         leaky = True
     notes = tuple(note for note in notes if not note.startswith("leaky"))
     if "val" not in set(table["split"]) and "train" in set(table["split"]):
-        table = cut_validation(table, seed=seed)
+        table = cut_validation(table, seed=request.seed)
         notes = (*notes, "val was cut from the given train rows by group")
     if leaky:
         shared = table.groupby("group")["split"].nunique().gt(1).sum()
         notes = (f"leaky: {shared} of {table['group'].nunique()} groups are in more than one given split", *notes)
-    return Manifest(table, pair, notes)
+    return Manifest(table, request.modalities, notes)
 
 
 def _require(file: Path, table: pd.DataFrame, names: list[str]) -> None:
@@ -109,12 +107,12 @@ def _require(file: Path, table: pd.DataFrame, names: list[str]) -> None:
         raise UserError(f"{file} has no column {name!r} (it has {', '.join(map(str, table))}){hint or '; add it.'}")
 
 
-def _check_cells(file: Path, table: pd.DataFrame, pair: tuple[str, ...], missing: str) -> None:
+def _check_cells(file: Path, table: pd.DataFrame, pair: tuple[str, ...], *, may_lack: bool) -> None:
     for name in ("id", "group"):
         empty = table.index[table[name] == ""]
         if len(empty):
             raise UserError(f"{file} has no {name} in row {empty[0] + 1}; fill it.")
-    if missing == "allow":
+    if may_lack:
         return
     for name in pair:
         for row, path in zip(table["id"], table[name], strict=True):

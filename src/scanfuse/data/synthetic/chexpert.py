@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 from scipy import ndimage
 
-from scanfuse.data.datasets.chexpert import FINDINGS
-from scanfuse.data.phantoms._evidence import BOTH_VIEWS, FINDING_ONE_VIEW, draw_agreement, draw_seen
-from scanfuse.data.phantoms._film import (
+from scanfuse.config import Section
+from scanfuse.data.layouts.chexpert import FINDINGS
+from scanfuse.data.synthetic._evidence import BOTH_VIEWS, FINDING_ONE_VIEW, draw_agreement, draw_seen
+from scanfuse.data.synthetic._film import (
     Array,
     blob,
     ellipse_depth,
@@ -27,10 +29,10 @@ from scanfuse.data.phantoms._film import (
     smooth_noise,
     soft_step,
 )
-from scanfuse.errors import UserError
+from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.files import write_text
 
-__all__ = ["BOTH_VIEWS", "DRAWN", "ONE_VIEW", "render", "write"]
+__all__ = ["BOTH_VIEWS", "DRAWN", "FACTS", "ONE_VIEW", "Options", "render", "write"]
 
 ONE_VIEW = FINDING_ONE_VIEW
 DRAWN = (
@@ -38,31 +40,41 @@ DRAWN = (
     "Support Devices",
 )  # fmt: skip
 
+FACTS = Facts(
+    counted="patients",
+    seconds=0.1,
+    trained="xfmamba --preset tiny --epochs 40: test AUROC 0.92 in 2.5 minutes on two CPU cores",
+)
 _PREVALENCE = 0.25
 
 
-def write(root: str | Path, *, patients: int = 160, size: int = 96, seed: int = 0) -> Path:
+class Options(Section):
+    """How many chests, and how large."""
+
+    patients: int = Field(400, ge=5, le=99_999, description="patients, a fifth of them in the valid set")
+    size: int = Field(96, ge=32, le=2048, description="side of the shorter edge in pixels")
+    seed: int = Field(0, ge=0, description="seed of everything")
+
+
+def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
     """Writes <root>/CheXpert-v1.0-small with train.csv and valid.csv; a fifth of the patients is in valid.
 
     Train patients have one to three studies; in one of six studies the lateral view is missing, one of ten has a
     second frontal view. In train.csv one of twelve values is uncertain (-1) and most negatives are blank, in
-    valid.csv all are 0 or 1. The same arguments give the same bytes. <root>/truth.csv says what each study shows.
+    valid.csv all are 0 or 1. The same options give the same bytes. <root>/truth.csv says what each study shows.
 
     Args:
         root: folder; made where it is missing.
-        patients: at least 5.
-        size: side of the shorter edge in pixels, 32 to 2048.
-        seed: of everything.
+        options: see `Options`.
 
     Returns:
         `root`.
 
     Raises:
-        UserError: a number out of range, or a folder that cannot be written.
+        UserError: a folder that is not empty or cannot be written.
     """
-    if patients < 5 or not 32 <= size <= 2048:
-        raise UserError(f"Phantoms need 5 patients or more and a size of 32 to 2048; got {patients} and {size}.")
-    root = Path(root)
+    root = empty_folder(root)
+    patients, size, seed = options.patients, options.size, options.seed
     header = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(FINDINGS)
     rows: dict[str, list[str]] = {"train": [header], "valid": [header]}
     truth = ["study," + ",".join(f"{name} frontal,{name} lateral" for name in DRAWN)]

@@ -7,14 +7,17 @@ medical statement.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field, field_validator
 
-from scanfuse.data.datasets.mura import PARTS
-from scanfuse.data.phantoms._evidence import BOTH_VIEWS, ONE_VIEW, Evidence, draw
-from scanfuse.data.phantoms._film import (
+from scanfuse.config import Section
+from scanfuse.data.layouts.mura import PARTS
+from scanfuse.data.synthetic._evidence import BOTH_VIEWS, ONE_VIEW, Evidence, draw
+from scanfuse.data.synthetic._film import (
     Array,
     capsule,
     ellipse_depth,
@@ -25,74 +28,106 @@ from scanfuse.data.phantoms._film import (
     smooth_noise,
     soft_step,
 )
-from scanfuse.errors import UserError
+from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.files import write_text
 
-__all__ = ["BOTH_VIEWS", "ONE_VIEW", "render", "write"]
+__all__ = ["BOTH_VIEWS", "FACTS", "ONE_VIEW", "MadeStudy", "Options", "render", "studies", "write"]
+
+FACTS = Facts(
+    counted="patients",
+    seconds=0.04,
+    trained="xfmamba --preset tiny: test AUROC 0.93 in 4.5 minutes on two CPU cores",
+)
 
 Point = tuple[float, float]
 Bone = tuple[Point, Point, float, float]
 """Start, stop, radius at either end. The first bone of a projection is the main one."""
 
 
-def write(
-    root: str | Path, *, patients: int = 160, size: int = 96, seed: int = 0, parts: Sequence[str] = PARTS
-) -> Path:
-    """Writes <root>/MURA-v1.1 with its four header-less csv files; one patient in five is in the valid set.
+class Options(Section):
+    """How many patients, how large, and of which parts."""
+
+    patients: int = Field(1600, ge=5, le=99_999, description="patients, one in five of them in the valid set")
+    size: int = Field(96, ge=32, le=2048, description="side of the longer edge in pixels; up to a fifth narrower")
+    seed: int = Field(0, ge=0, description="seed of everything")
+    parts: tuple[str, ...] = Field(PARTS, min_length=1, description="body parts, of the seven")
+
+    @field_validator("parts")
+    @classmethod
+    def _are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            if part not in PARTS:
+                raise ValueError(f"the body parts are {', '.join(PARTS)}")
+        return value
+
+
+@dataclass(frozen=True)
+class MadeStudy:
+    """One study: number of the patient and of his study (from 1), what is shown, and the pictures in order."""
+
+    patient: int
+    number: int
+    part: str
+    is_positive: bool
+    evidence: Evidence
+    pictures: list[Array]
+
+
+def studies(options: Options) -> Iterator[MadeStudy]:
+    """All studies, patient by patient.
 
     About 1.25 studies a patient, half of them abnormal; 10 % have one image, 15 % three, 5 % four, the others two.
-    The same arguments give the same bytes. <root>/truth.csv says what each study shows; it is no part of the layout.
+    """
+    for patient in range(1, options.patients + 1):
+        random = np.random.default_rng([options.seed, patient])
+        for number in range(1, 2 + int(random.random() < 0.25)):
+            part = str(random.choice(list(options.parts)))
+            positive = bool(random.random() < 0.5)
+            count = int(random.choice([1, 2, 3, 4], p=[0.1, 0.7, 0.15, 0.05]))
+            evidence = draw(random, positive, only="a" if count == 1 else None)
+            pictures = render(part, evidence, count=count, size=options.size, random=random)
+            yield MadeStudy(patient, number, part, positive, evidence, pictures)
+
+
+def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
+    """Writes <root>/MURA-v1.1 with its four header-less csv files; one patient in five is in the valid set.
+
+    The same options give the same bytes. <root>/truth.csv says what each study shows; it is no part of the layout.
 
     Args:
         root: folder; made where it is missing.
-        patients: at least 5.
-        size: side of the longer edge in pixels, at least 32; pictures are up to a fifth narrower.
-        seed: of everything.
-        parts: body parts, of the seven.
+        options: see `Options`.
 
     Returns:
         `root`.
 
     Raises:
-        UserError: a number out of range, an unknown part, or a folder that cannot be written.
+        UserError: a folder that is not empty or cannot be written.
     """
-    if patients < 5 or not 32 <= size <= 2048:
-        raise UserError(f"Phantoms need 5 patients or more and a size of 32 to 2048; got {patients} and {size}.")
-    unknown = [part for part in parts if part not in PARTS]
-    if unknown or not parts:
-        raise UserError(f"Unknown body part {unknown[0] if unknown else 'none'}; choose {', '.join(PARTS)}.")
-    root = Path(root)
-    home = root / "MURA-v1.1"
-    studies: dict[str, list[str]] = {"train": [], "valid": []}
+    root = empty_folder(root)
+    listed: dict[str, list[str]] = {"train": [], "valid": []}
     images: dict[str, list[str]] = {"train": [], "valid": []}
     truth = ["study,label,sign_a,sign_b,shadow_a,shadow_b"]
-    for number in range(1, patients + 1):
-        random = np.random.default_rng([seed, number])
-        published = "valid" if number % 5 == 0 else "train"
-        for index in range(1 + int(random.random() < 0.25)):
-            part = str(random.choice(list(parts)))
-            positive = bool(random.random() < 0.5)
-            count = int(random.choice([1, 2, 3, 4], p=[0.1, 0.7, 0.15, 0.05]))
-            evidence = draw(random, positive, only="a" if count == 1 else None)
-            name = "positive" if positive else "negative"
-            folder = f"MURA-v1.1/{published}/XR_{part}/patient{number:05d}/study{index + 1}_{name}"
-            studies[published].append(f"{folder}/,{int(positive)}")
-            shown = (*evidence.sign, *evidence.shadow)
-            truth.append(
-                ",".join([f"{part}-patient{number:05d}-study{index + 1}", *(str(int(v)) for v in (positive, *shown))])
-            )
-            for image, pixels in enumerate(render(part, evidence, count=count, size=size, random=random), start=1):
-                path = f"{folder}/image{image}.png"
-                images[published].append(path)
-                save(root / path, encoded(pixels, "PNG"))
+    for study in studies(options):
+        published = "valid" if study.patient % 5 == 0 else "train"
+        name = "positive" if study.is_positive else "negative"
+        label = int(study.is_positive)
+        folder = f"MURA-v1.1/{published}/XR_{study.part}/patient{study.patient:05d}/study{study.number}_{name}"
+        listed[published].append(f"{folder}/,{label}")
+        shown = [int(value) for value in (label, *study.evidence.sign, *study.evidence.shadow)]
+        truth.append(",".join([f"{study.part}-patient{study.patient:05d}-study{study.number}", *map(str, shown)]))
+        for image, pixels in enumerate(study.pictures, start=1):
+            path = f"{folder}/image{image}.png"
+            images[published].append(path)
+            save(root / path, encoded(pixels, "PNG"))
     for published in ("train", "valid"):
-        write_text(home / f"{published}_labeled_studies.csv", "\n".join(studies[published]) + "\n")
-        write_text(home / f"{published}_image_paths.csv", "\n".join(images[published]) + "\n")
+        write_text(root / f"MURA-v1.1/{published}_labeled_studies.csv", "\n".join(listed[published]) + "\n")
+        write_text(root / f"MURA-v1.1/{published}_image_paths.csv", "\n".join(images[published]) + "\n")
     write_text(root / "truth.csv", "\n".join(truth) + "\n")
     write_text(
         root / "ABOUT.txt",
-        f"Made-up bones, no patients: {patients} numbers, size {size}, seed {seed}, in the layout of MURA v1.1.\n"
-        "Written by ScanFuse. Not for any medical statement.\n",
+        f"Made-up bones, no patients: {options.patients} numbers, size {options.size}, seed {options.seed}, "
+        "in the layout of MURA v1.1.\nWritten by ScanFuse. Not for any medical statement.\n",
     )
     return root
 

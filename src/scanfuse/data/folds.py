@@ -1,19 +1,19 @@
-"""Cross-validation by patient, and batches in which rare classes are as frequent as others."""
+"""Cross-validation by group (patient, scene): k parts that share no group and are alike in their outcomes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float64, Int, Num
+from jaxtyping import Bool, Int, Num
 from pydantic import Field, model_validator
 from sklearn.model_selection import StratifiedGroupKFold
 
 from scanfuse.config import Section
+from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
-from scanfuse.tasks.classify import Task, parse_targets
 
-__all__ = ["FoldConfig", "SamplingConfig", "assign_folds", "balanced_order", "sampling_weights", "with_fold"]
+__all__ = ["FoldConfig", "assign_folds", "strata", "with_fold"]
 
 
 class FoldConfig(Section):
@@ -31,31 +31,37 @@ class FoldConfig(Section):
         return self
 
 
-class SamplingConfig(Section):
-    """How training samples are drawn."""
+def strata(targets: Sequence[str], labels: Labels) -> Int[np.ndarray, " n"]:
+    """What is to be as frequent in every part, one number per row: its class, or its rarest positive finding.
 
-    sampling: bool = Field(
-        False, description="draw classes equally often", json_schema_extra={"flag": "balanced-sampling"}
-    )
+    -1 where nothing is known or positive.
+
+    Raises:
+        UserError: a target that the labels do not know.
+    """
+    if not targets:
+        return np.zeros(0, int)
+    known = {text: labels.encode(text) for text in dict.fromkeys(targets)}
+    target: Num[np.ndarray, "n k"] = np.stack([np.atleast_1d(known[text][0]) for text in targets])
+    mask: Bool[np.ndarray, "n k"] = np.stack([np.atleast_1d(known[text][1]) for text in targets])
+    if labels.kind != "multilabel":
+        return np.where(mask[:, 0], target[:, 0].astype(int), -1)
+    positive = (target == 1) & mask
+    frequency = np.where(positive, positive.sum(axis=0), np.inf)
+    return np.where(positive.any(axis=1), frequency.argmin(axis=1), -1)
 
 
 def assign_folds(
-    groups: list[str],
-    target: Num[np.ndarray, "n k"],
-    mask: Bool[np.ndarray, "n k"],
-    task: Task,
-    *,
-    folds: int,
-    seed: int = 0,
+    groups: Sequence[str], strata: Int[np.ndarray, " n"], *, folds: int, seed: int = 0
 ) -> Int[np.ndarray, " n"]:
-    """The fold (0..folds-1) of every sample: no patient in two folds, outcomes spread evenly.
+    """The fold (0..folds-1) of every row: no group in two folds, the strata spread evenly.
 
-    Several labels are spread by the rarest one that a sample has; outcomes of fewer than `folds` samples are spread
-    with the most frequent one. The result depends on the order of the rows and the seed.
+    Strata of fewer than `folds` rows are spread with the most frequent one. The result depends on the order of the
+    rows and the seed.
 
     Args:
         groups: n labels of patients.
-        target, mask: see `Task`.
+        strata: n numbers, see `strata`.
         folds: at least 2.
 
     Raises:
@@ -68,7 +74,6 @@ def assign_folds(
     num_groups = len(set(groups))
     if num_groups < folds:
         raise UserError(f"{folds} folds need at least as many patients; there are {num_groups}. Use fewer --folds.")
-    strata = _strata(target, mask, task)
     _, index, counts = np.unique(strata, return_inverse=True, return_counts=True)
     # What is rarer than the folds cannot be in each of them; the splitter would warn of it.
     pooled = np.where(counts[index] >= folds, index, counts.argmax())
@@ -79,7 +84,7 @@ def assign_folds(
     return assigned
 
 
-def with_fold(manifest: Manifest, task: Task, *, folds: int, fold: int, seed: int = 0) -> Manifest:
+def with_fold(manifest: Manifest, labels: Labels, *, folds: int, fold: int, seed: int = 0) -> Manifest:
     """The manifest with the splits of one run of a cross-validation.
 
     With test samples: these stay, fold number `fold` of the rest validates; the runs together are an ensemble.
@@ -98,8 +103,7 @@ def with_fold(manifest: Manifest, task: Task, *, folds: int, fold: int, seed: in
     if not fixed.any() and folds < 3:
         raise UserError("Without test samples a cross-validation needs --folds 3: one to test, one to validate.")
     rest = table[~fixed]
-    target, mask = parse_targets(list(rest["target"]), task)
-    number = assign_folds(list(rest["group"]), target, mask, task, folds=folds, seed=seed)
+    number = assign_folds(list(rest["group"]), strata(list(rest["target"]), labels), folds=folds, seed=seed)
     split = np.full(len(table), "test", object)
     if fixed.any():
         split[~fixed] = np.where(number == fold, "val", "train")
@@ -109,45 +113,3 @@ def with_fold(manifest: Manifest, task: Task, *, folds: int, fold: int, seed: in
         split[~fixed] = [roles.get(int(n), "train") for n in number]
         note = f"fold {fold} of {folds} is the test part, fold {(fold + 1) % folds} validates"
     return replace(manifest, table=table.assign(split=split), notes=(*manifest.notes, note))
-
-
-def sampling_weights(
-    target: Num[np.ndarray, "n k"], mask: Bool[np.ndarray, "n k"], task: Task
-) -> Float64[np.ndarray, " n"]:
-    """How likely a sample should be drawn, mean 1, so that classes come up equally often.
-
-    One over the number of samples of its class; with several labels the mean of this over its known labels. A sample
-    without any known target has the weight 1.
-
-    Args:
-        target, mask: of the training samples, see `Task`.
-    """
-    known = np.asarray(mask, bool)
-    share = np.full(target.shape, np.nan)
-    for column in range(target.shape[1]):
-        rows = known[:, column]
-        _, index, counts = np.unique(target[rows, column], return_inverse=True, return_counts=True)
-        share[rows, column] = rows.sum() / (len(counts) * counts[index]) if rows.any() else []
-    number = known.sum(axis=1)
-    weights = np.where(number > 0, np.where(known, share, 0).sum(axis=1) / np.maximum(number, 1), 1.0)
-    return weights / weights.mean()
-
-
-def balanced_order(weights: Float64[np.ndarray, " n"], batch: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch, n draws with replacement by weight; a function of its arguments alone.
-
-    The counterpart of `scanfuse.train.epoch_order`.
-    """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    drawn = torch.multinomial(torch.from_numpy(weights), len(weights), replacement=True, generator=generator)
-    order: list[int] = drawn.tolist()
-    return [order[start : start + batch] for start in range(0, len(order), batch)]
-
-
-def _strata(target: Num[np.ndarray, "n k"], mask: Bool[np.ndarray, "n k"], task: Task) -> Int[np.ndarray, " n"]:
-    """One number per sample: its class, or its rarest positive label; -1 where nothing is known or positive."""
-    if task.kind != "multilabel":
-        return np.where(mask[:, 0], target[:, 0].astype(int), -1)
-    positive = (target == 1) & mask
-    frequency = np.where(positive, positive.sum(axis=0), np.inf)
-    return np.where(positive.any(axis=1), frequency.argmin(axis=1), -1)

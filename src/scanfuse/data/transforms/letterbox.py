@@ -1,10 +1,8 @@
-"""From a picture of any size to a square for the network: grey, crop to the body, resize, and random movement.
+"""From a picture of any size to a square for the network: grey, crop to the body, resize, pad.
 
-    file --grey--> (H, W) --crop--> (h, w) --resize, pad--> (size, size) --affine--> (size, size)
+    file --grey--> (H, W) --crop--> (h, w) --resize, pad--> (size, size)
 
-Where the picture lies in the square is kept as a `Placement`, so that a heat map finds its way back. The movement is
-an affine map about the centre of the square, the same for both views of a pair: a flip of one view alone would make
-left of one correspond to right of the other.
+Where the picture lies in the square is kept as a `Placement`, so that a heat map finds its way back.
 """
 
 import math
@@ -13,16 +11,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float32
 from scipy import ndimage
-from torch import Tensor
 from torch.nn import functional
 
 from scanfuse.data.readers import Image, to_unit
+from scanfuse.data.transforms.placement import Box, Placement, letterboxed, stretched
 from scanfuse.errors import UserError
-from scanfuse.explain.placement import Box, Placement, letterboxed, stretched
 
-__all__ = ["Fitting", "Movement", "body_box", "fit", "move"]
+__all__ = ["Letterbox", "body_box", "letterbox"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _SEARCH_SIDE = 384
@@ -30,7 +27,7 @@ _SEARCH_SIDE = 384
 
 
 @dataclass(frozen=True)
-class Fitting:
+class Letterbox:
     """How a picture becomes the network's square.
 
     Attributes:
@@ -52,72 +49,27 @@ class Fitting:
             raise UserError(f"The size must be at least 8 pixels, not {self.size}.")
 
 
-@dataclass(frozen=True)
-class Movement:
-    """Ranges of the random movement, each drawn evenly.
-
-    Attributes:
-        flip: chance of mirroring left and right.
-        rotate_degrees: angle from -r to r.
-        shift: fraction of the side, from -s to s, in each direction.
-        scale: size from 1 - s to 1 + s.
-    """
-
-    flip: float = 0.5
-    rotate_degrees: float = 10.0
-    shift: float = 0.05
-    scale: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1 or not 0 <= self.scale < 1 or min(self.rotate_degrees, self.shift) < 0:
-            raise UserError(f"Flip is a chance, scale below 1, and nothing negative: {self}.")
-
-    def draw(self, random: np.random.Generator) -> Float64[np.ndarray, "2 3"]:
-        """A map from the place (x, y) in the moved square to the place shown there, both in -1 to 1.
-
-        q = M p + t with M = F R(angle) / scale, F the flip. So the same four numbers move every view alike.
-        """
-        sign = -1.0 if random.random() < self.flip else 1.0
-        angle = math.radians(random.uniform(-self.rotate_degrees, self.rotate_degrees))
-        factor = 1 / random.uniform(1 - self.scale, 1 + self.scale)
-        x, y = random.uniform(-2 * self.shift, 2 * self.shift, 2)
-        cos, sin = factor * math.cos(angle), factor * math.sin(angle)
-        return np.array([[sign * cos, sign * -sin, x], [sin, cos, y]])
-
-
-def fit(image: Image, fitting: Fitting) -> tuple[Float32[np.ndarray, "s s"], Placement]:
+def letterbox(image: Image, settings: Letterbox) -> tuple[Float32[np.ndarray, "s s"], Placement]:
     """The square of one picture, in [0, 1] with black padding, and where the picture lies in it.
 
     Shrinking averages over the pixels that fall together (antialiased bilinear), so that thin lines do not vanish by
     chance.
     """
     unit = _grey_unit(image)
-    box = body_box(unit) if fitting.crop == "body" else (0, 0, *image.size)
+    box = body_box(unit) if settings.crop == "body" else (0, 0, *image.size)
     top, left, height, width = box
     part = unit[top : top + height, left : left + width]
-    if fitting.window == "percentile":
+    if settings.window == "percentile":
         low, high = np.percentile(part, [0.5, 99.5])
         part = np.clip((part - low) / max(float(high - low), 1e-6), 0, 1)
-    size = (fitting.size, fitting.size)
-    placement = (letterboxed if fitting.aspect == "pad" else stretched)(image.size, size, box)
+    size = (settings.size, settings.size)
+    placement = (letterboxed if settings.aspect == "pad" else stretched)(image.size, size, box)
     top, left, height, width = placement.box
     tensor = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))[None, None]
     small = functional.interpolate(tensor, (height, width), mode="bilinear", align_corners=False, antialias=True)
     square = np.zeros(size, np.float32)
     square[top : top + height, left : left + width] = small[0, 0].clamp_(0, 1).numpy()
     return square, placement
-
-
-def move(views: Float[Tensor, "v s s"], matrix: Float64[np.ndarray, "2 3"]) -> Float[Tensor, "v s s"]:
-    """All views under one movement of `Movement.draw`; bicubic, black where there was nothing.
-
-    On phantoms bilinear interpolation took away 43 % of the energy of the finest detail, bicubic 16 %. Unmoved
-    pictures then look sharper than any in training, and batch norms answer with probabilities that lean to one side.
-    """
-    theta = torch.from_numpy(matrix).to(views.dtype)[None].expand(1, -1, -1)
-    grid = functional.affine_grid(theta, [1, 1, *views.shape[1:]], align_corners=False)
-    moved = functional.grid_sample(views[None], grid, mode="bicubic", padding_mode="zeros", align_corners=False)
-    return moved[0].clamp_(0, 1)
 
 
 def body_box(unit: Float32[np.ndarray, "h w"], margin: float = 0.02) -> Box:

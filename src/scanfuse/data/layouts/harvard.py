@@ -5,14 +5,13 @@ and test folders were drawn slice by slice, so neighbouring slices of one case a
 is by case.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
-from scanfuse.data.datasets.paired import group_of, index_folders, table_of
-from scanfuse.data.datasets.paired import matches as paired_matches
+from scanfuse.config import Section
+from scanfuse.data.layouts import Request, paired
+from scanfuse.data.layouts.paired import group_of, index_folders, table_of
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import stem
 from scanfuse.data.splits import FRACTIONS, assign, cut_validation
@@ -30,49 +29,47 @@ HOW_TO_GET = "https://github.com/xianming-gu/Havard-Medical-Image-Fusion-Dataset
 EXPECTED = {"CT-MRI": (184, 10), "PET-MRI": (269, 3), "SPECT-MRI": (357, 15)}
 """Pair -> (slices, cases) of the full redistribution."""
 RANK = 2
+KIND = "image_pairs"
+PHANTOM = "harvard"
 
 PUBLISHED = ("train", "test")
 _CASE = r"^(.+)\d{3}$"
 
 
-def matches(root: Path, pair: tuple[str, ...]) -> bool:
+class Options(Section):
+    """Nothing can be chosen beyond what a request says."""
+
+
+def matches(root: Path, request: Request) -> bool:
     """True if `root` has one folder per modality in one of the places of LAYOUT.
 
     Folders that could as well be plain pairs (directly in `root`) must hold mostly names of case and slice.
     """
-    places = _places(root, pair)
-    if not places or not paired_matches(root, pair):
+    places = _places(root, request.modalities)
+    if not places or not paired.matches(root, request):
         return bool(places)
-    names = [stem(path) for path in sorted(_folders(root)[pair[0]].iterdir()) if path.is_file()]
+    names = [stem(path) for path in sorted(_folders(root)[request.modalities[0]].iterdir()) if path.is_file()]
     return 2 * sum(name.isdecimal() and len(name) > 3 for name in names) >= len(names)
 
 
-def read(
-    root: Path,
-    pair: tuple[str, ...],
-    *,
-    split: Literal["case", "published", "none"] = "case",
-    seed: int = 0,
-    fractions: Mapping[str, float] = FRACTIONS,
-    group_pattern: str | None = None,
-    missing: Literal["error", "allow"] = "error",
-) -> Manifest:
+def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per slice; the further column "published" says which folder it came from ("" if there is only one).
 
-    split="case" pools the folders and splits by case. split="published" keeps test as test and cuts val out of
+    split="made" pools the folders and splits by case. split="published" keeps test as test and cuts val out of
     train by case; where a case is in two splits (as in the original), a note begins with "leaky".
 
     Raises:
         UserError: unpaired files, a name without case and slice, too few cases, or no train and test folders.
     """
+    pair = request.modalities
     tables = []
     for published, folders in _places(root, pair).items():
         if not folders:
             raise UserError(
                 f"{root} has a {published} folder without {' and '.join(name.upper() for name in pair)}; add them."
             )
-        table = table_of(index_folders(folders, missing=missing), pair)
-        table["group"] = [group_of(name, group_pattern or _CASE) for name in table["id"]]
+        table = table_of(index_folders(folders, request.incomplete), pair)
+        table["group"] = [group_of(name, request.group_pattern or _CASE) for name in table["id"]]
         tables.append(table.assign(published=published))
     table = pd.concat(tables, ignore_index=True)
     twice = table["id"][table["id"].duplicated()]
@@ -80,10 +77,10 @@ def read(
         raise UserError(f"{root} holds {twice.iloc[0]} in train and in test; remove one of them.")
     order = sorted(range(len(table)), key=lambda row: _number(table["id"].iloc[row]))
     table = table.iloc[order].reset_index(drop=True)
-    if split == "published":
-        return _published(root, table, pair, seed)
+    if request.split == "published":
+        return _published(root, table, pair, request.seed)
     manifest = Manifest(table, pair)
-    return assign(manifest, fractions, seed) if split == "case" else manifest
+    return assign(manifest, request.fractions or FRACTIONS, request.seed) if request.split == "made" else manifest
 
 
 def _published(root: Path, table: pd.DataFrame, pair: tuple[str, ...], seed: int) -> Manifest:
@@ -113,7 +110,7 @@ def _places(root: Path, pair: tuple[str, ...]) -> dict[str, dict[str, Path]]:
 
 def _modalities(folder: Path, pair: tuple[str, ...]) -> dict[str, Path]:
     below = _folders(folder)
-    return {name: below[name] for name in pair} if all(name in below for name in pair) else {}
+    return {name: below[name] for name in pair} if pair and all(name in below for name in pair) else {}
 
 
 def _folders(folder: Path) -> dict[str, Path]:

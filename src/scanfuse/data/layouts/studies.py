@@ -8,15 +8,19 @@ all are "view".
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pydantic import Field
 
+from scanfuse.config import Section
 from scanfuse.data.labels import join_findings
+from scanfuse.data.layouts import Request
 from scanfuse.data.manifest import COLUMNS, SPLITS, Manifest, read_csv
 from scanfuse.data.readers import SUFFIXES
 from scanfuse.data.splits import FRACTIONS, split_groups
-from scanfuse.data.studies import Incomplete, Study, check_files, hold_out, manifest_of, role_of
+from scanfuse.data.studies import Study, check_files, hold_out, manifest_of, role_of, with_views
 from scanfuse.errors import UserError
 
 LAYOUT = (
@@ -28,9 +32,9 @@ LICENCE = "your own"
 HOW_TO_GET = "write a manifest.csv; paths are relative to it, or to a folder images beside it"
 EXPECTED: dict[str, tuple[int, int, int]] = {}
 RANK = 4
-KIND = "studies"
+KIND = "view_pairs"
+PHANTOM = "studies"
 ROLES = ()
-VALIDATION_SHARE = 0.15
 
 _STUDY = ("study", "study_id", "studyid", "id", "accession", "accession_number", "exam", "exam_id")
 _GROUP = ("group", "patient", "patient_id", "patientid", "subject", "subject_id", "subjectid")
@@ -47,67 +51,61 @@ _VIEW_NAMES = {
 }  # fmt: skip
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if `root` is a .csv file or a folder that holds manifest.csv; never for registered pairs."""
+class Options(Section):
+    """What can be chosen."""
+
+    target: tuple[str, ...] = Field((), description="columns with the targets, joined by +; found by name if empty")
+    positive: tuple[str, ...] = Field((), description="classes that count as 1, all others as 0, joined by +")
+    study: str = Field("", description="column of the study, where it has no usual name")
+    group: str = Field("", description="column of the patient, where it has no usual name")
+    path: str = Field("", description="column of the image's path, where it has no usual name")
+    view: str = Field("", description="column of the view, where it has no usual name")
+    validation_share: float = Field(
+        0.15, ge=0, lt=1, description="share of the train studies that becomes val, where train and test are given"
+    )
+
+
+def matches(root: Path, request: Request) -> bool:
+    """True if `root` is a .csv file or a folder that holds manifest.csv."""
     file = _file(root)
-    return not pair and file.suffix.lower() == ".csv" and file.is_file()
+    return file.suffix.lower() == ".csv" and file.is_file()
 
 
-def read(
-    root: Path,
-    *,
-    incomplete: Incomplete = "keep",
-    seed: int = 0,
-    target: Sequence[str] = (),
-    positive: Sequence[str] = (),
-    study: str = "",
-    group: str = "",
-    path: str = "",
-    view: str = "",
-    validation_share: float = VALIDATION_SHARE,
-    split: bool = True,
-) -> Manifest:
+def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per study, a column per view; further columns of the file stay where they agree within a study.
 
     A filled split column is kept, and val is cut from its train rows by group if it has none; without a split column
     train, val and test are made by group. Several target columns are findings (0, 1 or empty); one column holds
-    classes. Rows whose target is empty are kept without a label.
+    classes. Rows whose target is empty are kept without a label. A study with one view (or, with two roles, without
+    one of each) is incomplete.
 
-    Args:
-        root: the csv file, or the folder with manifest.csv.
-        incomplete: "drop" leaves out studies with one view (or, with two roles, without one of each).
-        seed: of the split.
-        target: columns; found by name if empty.
-        positive: classes that count as 1, all others as 0, such as ("COVID-19",); makes the target binary.
-        study, group, path, view: column names, where they are not the usual ones.
-        validation_share: share of the train studies that becomes val, where the file has train and test only.
-        split: False makes no split; a filled column stays.
+    Without a split targets are not needed: their columns may be missing, and a text that is none is left unknown. A
+    filled split column stays.
 
     Raises:
         UserError: a column or file is missing, a cell is empty, a study has two patients or two targets, a split is
             filled in part, or a patient is in two splits.
     """
+    request.refuse("studies", "modalities", "group_pattern")
     file = _file(root)
     notes, table = read_csv(file)
     if not len(table):
         raise UserError(f"{file} has no row; add one per image.")
-    targets = _target_columns(file, table, target)
-    group_column = _column(file, table, group, _GROUP, "the patient, by whom the split is made")
-    path_column = path or _first(table, _PATH)
+    columns = _Targets.of(file, table, options, lenient=request.split == "none")
+    group_column = _column(file, table, options.group, _GROUP, "the patient, by whom the split is made")
+    path_column = options.path or _first(table, _PATH)
     if path_column:
-        id_column = _column(file, table, study, _STUDY, "the study")
+        id_column = _column(file, table, options.study, _STUDY, "the study")
         _column(file, table, path_column, _PATH, "the image")
-        studies = _rows_are_images(file, table, id_column, group_column, path_column, view, targets, positive)
+        studies = _rows_are_images(file, table, id_column, group_column, path_column, options.view, columns)
     else:
-        studies = _rows_are_studies(file, table, study, group_column, targets, positive)
+        studies = _rows_are_studies(file, table, options.study, group_column, columns)
     roles = _order([role for item in studies for role, _ in item.views])
-    if incomplete == "drop":
-        studies = [item for item in studies if _is_complete(item, roles)]
-        if not studies:
-            raise UserError(f"{file} has no study with two views; keep incomplete studies.")
+    studies = with_views(file, studies, lambda item: _is_complete(item, roles), request.incomplete)
     check_files(studies)
-    studies, more = _split(file, studies, validation_share, seed, make=split)
-    note = f"target: {', '.join(targets) or 'none'}" + (f"; 1 = {', '.join(positive)}" if positive else "")
+    studies, more = _split(file, studies, options.validation_share, request)
+    note = f"target: {', '.join(columns.names) or 'none'}"
+    note += f"; 1 = {', '.join(columns.positive)}" if columns.positive else ""
     return manifest_of(studies, roles=roles, notes=[*notes, note, *more])
 
 
@@ -141,32 +139,61 @@ def _column(file: Path, table: pd.DataFrame, given: str, usual: Sequence[str], m
     return name
 
 
-def _target_columns(file: Path, table: pd.DataFrame, target: Sequence[str]) -> tuple[str, ...]:
-    for name in target:
-        if name not in table:
-            raise UserError(f"{file} has no target column {name!r}; it has {', '.join(map(str, table))}.")
-    found = _first(table, _TARGET)
-    return tuple(target) or ((found,) if found else ())
+@dataclass(frozen=True)
+class _Targets:
+    """The columns that hold the targets, and how their cells are read.
 
+    Attributes:
+        names: of the columns.
+        positive: classes that count as 1.
+        lenient: a cell that is no target is unknown instead of an error: nothing is learned or scored.
+    """
 
-def _target(file: Path, records: pd.DataFrame, name: str, targets: Sequence[str], positive: Sequence[str]) -> str:
-    cells = []
-    for column in targets:
-        values = sorted(set(records[column]) - {""})
-        if len(values) > 1:
-            raise UserError(f"{file} gives study {name!r} the {column} {values[0]!r} and {values[1]!r}; keep one.")
-        cells.append(values[0] if values else "")
-    if len(targets) > 1:
-        plain = [re.sub(r"\.0+$", "", cell) for cell in cells]
-        wrong = next((cell for cell in plain if cell not in ("", "0", "1")), None)
-        if wrong is not None:
-            raise UserError(
-                f"{file} holds {wrong!r} as a finding of study {name!r}; several targets are 0, 1 or empty."
-            )
-        return join_findings(targets, plain)
-    if not cells or not cells[0]:
-        return ""
-    return str(int(cells[0] in positive)) if positive else cells[0]
+    names: tuple[str, ...]
+    positive: tuple[str, ...]
+    lenient: bool
+
+    @classmethod
+    def of(cls, file: Path, table: pd.DataFrame, options: Options, *, lenient: bool) -> "_Targets":
+        for name in options.target:
+            if name not in table and not lenient:
+                raise UserError(f"{file} has no target column {name!r}; it has {', '.join(map(str, table))}.")
+        usual = _first(table, _TARGET)
+        names = options.target or ((usual,) if usual else ())
+        positive = options.positive
+        if lenient and not set(names) <= set(table):
+            return cls((), (), lenient)
+        if positive and not lenient:
+            if len(names) != 1:
+                raise UserError(f"Positive classes need one target column; {file} has {', '.join(names) or 'none'}.")
+            values = set(table[names[0]])
+            for name in positive:
+                if name not in values:
+                    some = ", ".join(sorted(values - {""})[:8])
+                    raise UserError(f"{file} has no {names[0]} {name!r}; it has {some}.")
+        return cls(tuple(names), tuple(positive), lenient)
+
+    def read(self, file: Path, records: pd.DataFrame, study: str) -> str:
+        """The target of one study from its rows."""
+        cells = []
+        for column in self.names:
+            values = sorted(set(records[column]) - {""})
+            if len(values) > 1 and not self.lenient:
+                raise UserError(
+                    f"{file} gives study {study!r} the {column} {values[0]!r} and {values[1]!r}; keep one."
+                )
+            cells.append(values[0] if len(values) == 1 else "")
+        if len(self.names) > 1:
+            plain = [re.sub(r"\.0+$", "", cell) for cell in cells]
+            wrong = next((cell for cell in plain if cell not in ("", "0", "1")), None)
+            if wrong is not None and not self.lenient:
+                raise UserError(
+                    f"{file} holds {wrong!r} as a finding of study {study!r}; several targets are 0, 1 or empty."
+                )
+            return join_findings(self.names, [cell if cell in ("0", "1") else "" for cell in plain])
+        if not cells or not cells[0]:
+            return ""
+        return str(int(cells[0] in self.positive)) if self.positive else cells[0]
 
 
 def _rows_are_images(
@@ -176,13 +203,11 @@ def _rows_are_images(
     group_column: str,
     path_column: str,
     view: str,
-    targets: Sequence[str],
-    positive: Sequence[str],
+    targets: _Targets,
 ) -> list[Study]:
     view_column = _column(file, table, view, _VIEW, "the view") if view else _first(table, _VIEW)
     split_column = _first(table, ("split",))
-    _check_positive(file, table, targets, positive)
-    known = {id_column, group_column, path_column, view_column, split_column, *targets}
+    known = {id_column, group_column, path_column, view_column, split_column, *targets.names}
     studies = []
     for name, records in table.groupby(id_column, sort=False):
         for column, meaning in ((group_column, "patients"), (split_column, "splits")):
@@ -199,7 +224,7 @@ def _rows_are_images(
         }
         further = {column: value for column, value in further.items() if role_of(column) not in roles}
         split = first[split_column] if split_column else ""
-        target = _target(file, records, str(name), targets, positive)
+        target = targets.read(file, records, str(name))
         studies.append(Study(str(name), first[group_column], split, target, _sorted(views), further))
     return studies
 
@@ -209,8 +234,7 @@ def _rows_are_studies(
     table: pd.DataFrame,
     study: str,
     group_column: str,
-    targets: Sequence[str],
-    positive: Sequence[str],
+    targets: _Targets,
 ) -> list[Study]:
     id_column = _column(file, table, study, _STUDY, "the study")
     split_column = _first(table, ("split",))
@@ -220,8 +244,7 @@ def _rows_are_studies(
             f"{file} has no column of image paths (one named {', '.join(_PATH[:3])}, or cells that end with "
             f"{', '.join(SUFFIXES[:3])}); it has {', '.join(map(str, table))}."
         )
-    _check_positive(file, table, targets, positive)
-    known = {id_column, group_column, split_column, *targets, *views}
+    known = {id_column, group_column, split_column, *targets.names, *views}
     studies = []
     for number, record in enumerate(table.to_dict("records")):
         found = [(role_of_view(role_of(name)), _locate(file, record[name])) for name in views if record[name]]
@@ -230,19 +253,10 @@ def _rows_are_studies(
                 f"{file} row {number + 2} ({record[id_column]}) has no image; fill a view or remove the row."
             )
         further = {str(name): record[name] for name in table if name not in known and str(name) not in COLUMNS}
-        target = _target(file, table.iloc[[number]], record[id_column], targets, positive)
+        target = targets.read(file, table.iloc[[number]], record[id_column])
         split = record[split_column] if split_column else ""
         studies.append(Study(record[id_column], record[group_column], split, target, _sorted(found), further))
     return studies
-
-
-def _check_positive(file: Path, table: pd.DataFrame, targets: Sequence[str], positive: Sequence[str]) -> None:
-    if positive and len(targets) != 1:
-        raise UserError(f"Positive classes need one target column; {file} has {', '.join(targets) or 'none'}.")
-    for name in positive:
-        if name not in set(table[targets[0]]):
-            values = ", ".join(sorted(set(table[targets[0]]) - {""})[:8])
-            raise UserError(f"{file} has no {targets[0]} {name!r}; it has {values}.")
 
 
 def _holds_paths(column: pd.Series) -> bool:
@@ -276,16 +290,17 @@ def _is_complete(study: Study, roles: Sequence[str]) -> bool:
 
 
 def _split(
-    file: Path, studies: list[Study], validation_share: float, seed: int, *, make: bool
+    file: Path, studies: list[Study], validation_share: float, request: Request
 ) -> tuple[list[Study], tuple[str, ...]]:
     splits = [study.split.lower() for study in studies]
     splits = ["val" if split in ("valid", "validation") else split for split in splits]
     filled = sum(bool(split) for split in splits)
     strata = [study.target if study.target and "=" not in study.target else "" for study in studies]
     if filled == 0:
-        if not make:
+        if request.split == "none":
             return studies, ()
-        by_group = split_groups([study.group for study in studies], strata, FRACTIONS, seed)
+        shares = request.fractions or FRACTIONS
+        by_group = split_groups([study.group for study in studies], strata, shares, request.seed)
         return [_with_split(study, by_group[study.group]) for study in studies], ()
     if filled < len(studies):
         raise UserError(
@@ -295,9 +310,9 @@ def _split(
     if wrong:
         raise UserError(f"{file} has the split {wrong[0]!r}; use train, val or test.")
     studies = [_with_split(study, split) for study, split in zip(studies, splits, strict=True)]
-    if "val" in splits or "train" not in splits or not make:
+    if "val" in splits or "train" not in splits or request.split == "none":
         return studies, ()
-    studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
+    studies = hold_out(studies, strata, fraction=validation_share, seed=request.seed)
     return studies, ("val was cut from the given train rows by group",)
 
 

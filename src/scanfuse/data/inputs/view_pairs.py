@@ -1,7 +1,7 @@
-"""Pairs of views of a study as samples for a classifier: decoded, fitted to a square, moved alike, and stacked."""
+"""Pairs of views of a study as samples: decoded, fitted to a square, moved alike, and stacked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,18 +11,108 @@ from jaxtyping import Float32
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scanfuse.data.fitting import Fitting, Movement, fit, move
+from scanfuse.data import check
+from scanfuse.data.folds import FoldConfig, with_fold
+from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.pairing import Pairing, pairs_of, roles_of
+from scanfuse.data.inputs.view_settings import KIND, ViewSettings
 from scanfuse.data.labels import Labels
-from scanfuse.data.manifest import Manifest
+from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, read_image, stem
 from scanfuse.data.readers.image import finish
-from scanfuse.data.studies import Pairing, pairs_of, roles_of
+from scanfuse.data.transforms.augment import Augmentation, augment
+from scanfuse.data.transforms.letterbox import Letterbox, letterbox
+from scanfuse.data.transforms.placement import Placement
 from scanfuse.errors import UserError
-from scanfuse.explain.placement import Placement
 
-__all__ = ["VIEWS", "ViewDataset", "collate_views", "view_sample"]
+__all__ = ["VIEWS", "ViewDataset", "ViewPairs", "ViewSettings", "collate_views", "view_sample"]
 
 VIEWS = ("view_a", "view_b")
+
+
+class ViewPairs:
+    """The input kind: see `scanfuse.data.inputs.Inputs`.
+
+    Args:
+        settings: the section of the configuration.
+        labels: what the targets mean.
+        folds: which part of a cross-validation is opened.
+        seed: of movement, view dropout and the drawn pairs.
+    """
+
+    KIND = KIND
+    mixed_sizes = False
+    modalities: tuple[str, ...]
+
+    def __init__(self, settings: ViewSettings, *, labels: Labels, folds: FoldConfig, seed: int) -> None:
+        self.settings = settings
+        self.labels = labels
+        self.folds = folds
+        self.seed = seed
+        self.modalities = VIEWS
+
+    def open(self, root: Path, *, split: bool = True) -> Manifest:
+        """The studies with the splits of the settings and the fold.
+
+        With `split=False` a target that the labels do not know is unknown (""); else it is an error, at the latest
+        where samples are made.
+        """
+        manifest = self.settings.open(root, split=split)
+        if not split:
+            return _with_known_targets(manifest, self.labels)
+        folds = self.folds
+        if not folds.folds:
+            return manifest
+        return with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+
+    def check(self, root: Path) -> list[check.Finding]:
+        return check.check(lambda split: self.open(root, split=split), is_registered=False)
+
+    def prepare(self, training: Manifest) -> Fitted:
+        return Fitted()
+
+    def restore(self, fitted: Fitted) -> None:
+        if fitted:
+            raise UserError("The run stores fitted values, but view pairs have none; it was made by another program.")
+
+    def dataset(self, manifest: Manifest, *, train: bool) -> "ViewDataset":
+        """The pairs of the studies; with `train`, moved at random and with views dropped."""
+        settings = self.settings
+        return ViewDataset(
+            manifest,
+            labels=self.labels,
+            letterbox=settings.letterbox,
+            augmentation=settings.augmentation if train else None,
+            pairing=settings.pairing,
+            single=settings.alone,
+            one_per_study=train and settings.one_per_study,
+            view_dropout=settings.view_dropout if train else 0.0,
+            seed=self.seed,
+            cache_mb=settings.cache_mb,
+        )
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return collate_views(samples)
+
+    def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
+        return view_sample(inputs, letterbox=self.settings.letterbox, labels=self.labels, id=id)
+
+
+def _with_known_targets(manifest: Manifest, labels: Labels) -> Manifest:
+    """The manifest with "" for targets that are none of the labels."""
+    known = {text: _is_known(text, labels) for text in dict.fromkeys(manifest.table["target"])}
+    if all(known.values()):
+        return manifest
+    targets = [text if known[text] else "" for text in manifest.table["target"]]
+    return replace(manifest, table=manifest.table.assign(target=targets))
+
+
+def _is_known(text: str, labels: Labels) -> bool:
+    try:
+        labels.encode(text)
+    except UserError:
+        return False
+    return True
 
 
 class ViewDataset(Dataset[dict[str, Any]]):
@@ -37,7 +127,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
         "meta"               id (of the pair), study, study_index, group, target (text), views (column names),
                              paths and placements ({"view_a": ...}, present views only)
 
-    Placements are those of the unmoved square: for heat maps, use a dataset without movement.
+    Placements are those of the unmoved square: for heat maps, use a dataset without augmentation.
 
     What is drawn for sample `index` depends on (seed, epoch, index) alone. Pictures are quantised after fitting (8
     bit for 8-bit files, float16 otherwise) whether the cache keeps them or not, so that it changes no value.
@@ -45,8 +135,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
     Args:
         manifest: one row per study, see `scanfuse.data.studies`.
         labels: of the whole manifest; None: found in this one. A manifest without targets gives masked samples.
-        fitting: crop, size, aspect, window.
-        movement: random movement, the same for both views; None: none.
+        letterbox: crop, size, aspect, window.
+        augmentation: random movement, the same for both views; None: none.
         pairing: which pairs a study has, see `pairs_of`.
         single: what stands beside a view without a partner.
         one_per_study: every epoch draws one pair of each study instead of passing through all pairs: a study with
@@ -64,8 +154,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
         manifest: Manifest,
         *,
         labels: Labels | None = None,
-        fitting: Fitting | None = None,
-        movement: Movement | None = None,
+        letterbox: Letterbox | None = None,
+        augmentation: Augmentation | None = None,
         pairing: Pairing = "auto",
         single: Literal["missing", "self"] = "missing",
         one_per_study: bool = False,
@@ -76,8 +166,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
         if not 0 <= view_dropout <= 1 or cache_mb < 0:
             raise UserError(f"view_dropout is a chance and cache_mb not negative; got {view_dropout} and {cache_mb}.")
         self.manifest = manifest
-        self.fitting = fitting or Fitting()
-        self.movement = movement
+        self.letterbox = letterbox or Letterbox()
+        self.augmentation = augmentation
         self.one_per_study = one_per_study
         self.view_dropout = view_dropout
         self.seed = seed
@@ -109,6 +199,10 @@ class ViewDataset(Dataset[dict[str, Any]]):
         """Chooses the epoch whose movement, dropout and pairs are drawn."""
         self._epoch.fill_(epoch)
 
+    def row(self, index: int) -> Row:
+        """The study of a sample."""
+        return self._rows[index if self.one_per_study else self.pairs[index].study]
+
     @property
     def targets(self) -> list[str]:
         """The target text of every sample in order, for class weights and balanced sampling."""
@@ -127,12 +221,12 @@ class ViewDataset(Dataset[dict[str, Any]]):
         fitted = {name: self._fitted(pair.study, slot) for name, slot in slots.items()}
         if len(fitted) == 2 and random.random() < self.view_dropout:
             del fitted[VIEWS[int(random.integers(2))]]
-        views = torch.zeros(2, self.fitting.size, self.fitting.size)
+        views = torch.zeros(2, self.letterbox.size, self.letterbox.size)
         for number, name in enumerate(VIEWS):
             if name in fitted:
                 views[number] = torch.from_numpy(fitted[name].unit)
-        if self.movement is not None:
-            views = move(views, self.movement.draw(random))
+        if self.augmentation is not None:
+            views = augment(views, self.augmentation.draw(random))
         target, mask = self._encoded[pair.study]
         suffix = "+".join(slot or "none" for slot in (pair.a, pair.b))
         return {
@@ -155,7 +249,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
     def _fitted(self, study: int, slot: str) -> "_Fitted":
         found = self._cache.get((study, slot))
         if found is None:
-            found = _fitted(read_image(self._rows[study].paths[slot]), self.fitting)
+            found = _fitted(read_image(self._rows[study].paths[slot]), self.letterbox)
             self._cache.put((study, slot), found)
         return found
 
@@ -173,7 +267,7 @@ def collate_views(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def view_sample(
     inputs: Mapping[str, str | Path | np.ndarray | None],
     *,
-    fitting: Fitting | None = None,
+    letterbox: Letterbox | None = None,
     labels: Labels | None = None,
     id: str = "",
 ) -> dict[str, Any]:
@@ -182,7 +276,7 @@ def view_sample(
     Args:
         inputs: "view_a" and "view_b" -> a path, an array (H, W) or (H, W, 3), or None for a missing view; one may be
             left out. uint8 and uint16 arrays have their full range, others that of their own values.
-        fitting: as in training.
+        letterbox: as in training.
         labels: for the length of the (masked) target.
         id: of the study; by default the name of the first file.
 
@@ -192,16 +286,16 @@ def view_sample(
     for name in inputs:
         if name not in VIEWS:
             raise UserError(f"Unknown view {name!r}; give {' and '.join(VIEWS)}.")
-    fitting = fitting or Fitting()
+    settings = letterbox or Letterbox()
     labels = labels or Labels("binary", ("0", "1"))
     images = {name: _image(name, value) for name, value in inputs.items() if value is not None}
     if not images:
         raise UserError(f"No view was given; give {' or '.join(VIEWS)}, or both.")
-    fitted = {name: _fitted(image, fitting) for name, image in images.items()}
+    fitted = {name: _fitted(image, settings) for name, image in images.items()}
     name_of_study = id or stem(next(iter(images.values())).source)
     target, mask = labels.encode("")
     return {
-        **{name: _tensor(fitted.get(name), fitting.size) for name in VIEWS},
+        **{name: _tensor(fitted.get(name), settings.size) for name in VIEWS},
         "present": {name: name in fitted for name in VIEWS},
         "target": torch.from_numpy(np.atleast_1d(target).astype(np.float32)),
         "mask": torch.from_numpy(np.atleast_1d(mask).copy()),
@@ -248,8 +342,8 @@ class _Cache:
             self.used += value.values.nbytes
 
 
-def _fitted(image: Image, fitting: Fitting) -> _Fitted:
-    square, placement = fit(image, fitting)
+def _fitted(image: Image, settings: Letterbox) -> _Fitted:
+    square, placement = letterbox(image, settings)
     if image.pixels.dtype == np.uint8:
         return _Fitted(np.rint(square * 255).astype(np.uint8), placement)
     return _Fitted(square.astype(np.float16), placement)

@@ -1,12 +1,13 @@
-"""Any registered pairs: one folder per modality, equal names (suffixes may differ)."""
+"""Any registered pictures: one folder per modality, equal names (suffixes may differ)."""
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
+from scanfuse.config import Section
+from scanfuse.data.layouts import Incomplete, Request
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import SUFFIXES, stem
 from scanfuse.data.splits import FRACTIONS, assign
@@ -18,23 +19,21 @@ LICENCE = "your own"
 HOW_TO_GET = "put the registered pictures into one folder per modality under equal names"
 EXPECTED: dict[str, tuple[int, int]] = {}
 RANK = 1
+KIND = "image_pairs"
+PHANTOM = "paired"
 
 
-def matches(root: Path, pair: tuple[str, ...]) -> bool:
+class Options(Section):
+    """Nothing can be chosen beyond what a request says."""
+
+
+def matches(root: Path, request: Request) -> bool:
     """True if `root` has a folder for each modality (in any case)."""
-    return len(_modalities(root, pair)) == len(pair)
+    found = _modalities(root, request.modalities)
+    return bool(found) and len(found) == len(request.modalities)
 
 
-def read(
-    root: Path,
-    pair: tuple[str, ...],
-    *,
-    split: Literal["case", "published", "none"] = "case",
-    seed: int = 0,
-    fractions: Mapping[str, float] = FRACTIONS,
-    group_pattern: str | None = None,
-    missing: Literal["error", "allow"] = "error",
-) -> Manifest:
+def read(root: Path, request: Request, options: Options) -> Manifest:
     r"""One row per name; the group is the name itself, or what `group_pattern` finds in it.
 
     Slices of one patient must share a group: names such as p07_slice12 want group_pattern=r"^(p\d+)_".
@@ -42,23 +41,22 @@ def read(
     Raises:
         UserError: unpaired or doubled names, a pattern that does not fit, too few groups, or split="published".
     """
-    if split == "published":
+    if request.split == "published":
         raise UserError(f"{root} is a plain pair of folders without a published split; use the split by case.")
-    table = table_of(index_folders(_modalities(root, pair), missing=missing), pair)
-    if group_pattern is not None:
-        table["group"] = [group_of(name, group_pattern) for name in table["id"]]
-    notes = () if group_pattern else ("every picture is its own group: give a group pattern if some share a patient",)
+    pair, pattern = request.modalities, request.group_pattern
+    table = table_of(index_folders(_modalities(root, pair), request.incomplete), pair)
+    if pattern is not None:
+        table["group"] = [group_of(name, pattern) for name in table["id"]]
+    notes = () if pattern else ("every picture is its own group: give a group pattern if some share a patient",)
     manifest = Manifest(table, pair, notes)
-    return assign(manifest, fractions, seed) if split == "case" else manifest
+    return assign(manifest, request.fractions or FRACTIONS, request.seed) if request.split == "made" else manifest
 
 
-def index_folders(
-    folders: Mapping[str, Path], *, missing: Literal["error", "allow"] = "error"
-) -> dict[str, dict[str, Path]]:
+def index_folders(folders: Mapping[str, Path], incomplete: Incomplete) -> dict[str, dict[str, Path]]:
     """Name -> modality -> file, sorted by name, over folders that should hold the same names.
 
     Raises:
-        UserError: a folder without pictures, two files of one name, or (missing="error") names that are not in all.
+        UserError: a folder without pictures, two files of one name, or (incomplete="error") a name that not all have.
     """
     found: dict[str, dict[str, Path]] = {}
     for modality, folder in folders.items():
@@ -71,7 +69,7 @@ def index_folders(
                 raise UserError(f"{folder} holds {entry[modality].name} and {path.name}; keep one of them.")
             entry[modality] = path
     unpaired = [name for name in sorted(found) if len(found[name]) < len(folders)]
-    if unpaired and missing == "error":
+    if unpaired and incomplete == "error":
         shown = []
         for name in unpaired[:3]:
             lacking = [modality.upper() for modality in folders if modality not in found[name]]
@@ -81,7 +79,8 @@ def index_folders(
             f"{len(unpaired)} of {len(found)} names in {places} are unpaired: {', '.join(shown)}"
             f"{', ...' if len(unpaired) > 3 else ''}; add the missing files or remove these."
         )
-    return {name: found[name] for name in sorted(found)}
+    kept = set(found) - set(unpaired) if incomplete == "drop" else set(found)
+    return {name: found[name] for name in sorted(kept)}
 
 
 def table_of(index: Mapping[str, Mapping[str, Path]], pair: tuple[str, ...]) -> pd.DataFrame:

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from pydantic import Field
 
+from scanfuse.config import Section
 from scanfuse.data.labels import join_findings
+from scanfuse.data.layouts import Request
 from scanfuse.data.manifest import Manifest, read_csv
-from scanfuse.data.studies import Incomplete, Study, check_files, hold_out, manifest_of
+from scanfuse.data.studies import Study, check_files, hold_out, manifest_of, with_views
 from scanfuse.errors import UserError
 
 LAYOUT = (
@@ -37,14 +40,14 @@ HOW_TO_GET = "register at https://stanfordmlgroup.github.io/competitions/chexper
 EXPECTED = {"train": (187641, 64540, 223414), "valid": (200, 200, 234)}
 """Published split -> (studies, patients, images)."""
 RANK = 5
-KIND = "studies"
+KIND = "view_pairs"
+PHANTOM = "chexpert"
 ROLES = ("frontal", "lateral")
 FINDINGS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema",
     "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other",
     "Fracture", "Support Devices",
 )  # fmt: skip
-VALIDATION_SHARE = 0.1
 
 Uncertain = Literal["ones", "zeros", "ignore", "per-label"]
 PER_LABEL: Mapping[str, str] = {
@@ -64,63 +67,57 @@ _IMAGE = re.compile(r"(train|valid)/(patient\d+)/(study\d+)/view(\d+)_(frontal|l
 _COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA")
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if train.csv or valid.csv of CheXpert lies in `root` or a published folder in it; never for pairs."""
-    return not pair and _home(root) is not None
+class Options(Section):
+    """What can be chosen."""
+
+    labels: Literal[13, 14] | tuple[str, ...] = Field(
+        13, description="14 findings in the order of the csv, 13 = without No Finding, or names joined by +"
+    )
+    uncertain: Uncertain = Field("ones", description="what the value -1 becomes")
+    per_label: dict[str, str] = Field(
+        dict(PER_LABEL), description="finding -> ones, zeros or ignore, for uncertain=per-label; for programs"
+    )
+    blank: Literal["zeros", "ignore"] = Field("zeros", description="what an empty value means")
+    validation_share: float = Field(0.1, ge=0, lt=1, description="share of the train studies that becomes val")
 
 
-def read(
-    root: Path,
-    *,
-    incomplete: Incomplete = "keep",
-    seed: int = 0,
-    labels: Literal[13, 14] | Sequence[str] = 13,
-    uncertain: Uncertain = "ones",
-    per_label: Mapping[str, str] = PER_LABEL,
-    blank: Literal["zeros", "ignore"] = "zeros",
-    validation_share: float = VALIDATION_SHARE,
-    split: bool = True,
-) -> Manifest:
+def matches(root: Path, request: Request) -> bool:
+    """True if train.csv or valid.csv of CheXpert lies in `root` or a published folder in it."""
+    return _home(root) is not None
+
+
+def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per study: columns frontal, frontal_2, ..., lateral, ...; further columns sex, age and projection.
 
     The projection is that of the frontal images: AP, PA or AP+PA. The target names every finding
     ("Edema=1;Fracture=;..."); labels are those of the study's first frontal image. The published valid set is test.
-    Val is cut from train by patient, balanced by the number of positive findings.
-
-    Args:
-        root: CheXpert-v1.0, CheXpert-v1.0-small, or the folder above.
-        incomplete: "drop" leaves out studies without a frontal or without a lateral image, as the publication does.
-        seed: of the validation cut.
-        labels: 14 findings in the order of the csv, 13 = without "No Finding", or names.
-        uncertain: see the module.
-        per_label: finding -> "ones", "zeros" or "ignore".
-        blank: what an empty value means.
-        validation_share: share of the train studies that becomes val.
-        split: False cuts no val.
+    Val is cut from train by patient, balanced by the number of positive findings, unless no split is wanted. A study
+    without a frontal or without a lateral image is incomplete; the publication drops it.
 
     Raises:
         UserError: a csv file, column or image is missing, a value is not 1, 0, -1 or blank, or an unknown finding.
     """
+    request.refuse("chexpert", "modalities", "fractions", "group_pattern")
     home = _home(root)
     if home is None:
         raise UserError(f"{root} is not in the layout 'chexpert': expected {LAYOUT}.")
-    names = _names(labels)
-    rule = _rule(names, uncertain, per_label, blank)
+    names = _names(options.labels)
+    rule = _rule(names, options.uncertain, options.per_label, options.blank)
     studies: list[Study] = []
-    notes = [f"uncertain findings: {uncertain}; the published valid set is test, val was cut from train by patient"]
+    policy = options.uncertain
+    notes = [f"uncertain findings: {policy}; the published valid set is test, val was cut from train by patient"]
     for published in ("train", "valid"):
         found = _read_split(home, published, names, rule)
         if len(found) != EXPECTED[published][0]:
             notes.append(f"{len(found)} of the {EXPECTED[published][0]} studies of the published {published} set")
         studies += found
-    if incomplete == "drop":
-        studies = [study for study in studies if {role for role, _ in study.views} == set(ROLES)]
-        if not studies:
-            raise UserError(f"{home} has no study with a frontal and a lateral image; keep incomplete studies.")
+    studies = with_views(
+        home, studies, lambda study: {role for role, _ in study.views} == set(ROLES), request.incomplete
+    )
     check_files(studies)
     strata = [str(min(4, study.target.count("=1"))) for study in studies]
-    if split:
-        studies = hold_out(studies, strata, fraction=validation_share, seed=seed)
+    if request.split != "none":
+        studies = hold_out(studies, strata, fraction=options.validation_share, seed=request.seed)
     return manifest_of(studies, roles=ROLES, notes=notes)
 
 

@@ -9,16 +9,43 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field, field_validator
 from scipy import ndimage
 
-from scanfuse.data.phantoms._head import FIELD_OF_VIEW_MM, Case, draw_case, tissue_fractions
+from scanfuse.config import Section
 from scanfuse.data.readers import write_image
-from scanfuse.errors import UserError
+from scanfuse.data.synthetic._folder import Facts, empty_folder
+from scanfuse.data.synthetic._head import FIELD_OF_VIEW_MM, Case, draw_case, tissue_fractions
 from scanfuse.files import write_text
 
-__all__ = ["MODALITIES", "render", "write"]
+__all__ = ["FACTS", "MODALITIES", "Options", "render", "write"]
 
 MODALITIES = ("CT", "MRI", "SPECT", "PET")
+FACTS = Facts(counted="cases", seconds=0.3)
+
+
+class Options(Section):
+    """How many heads, and how they are shown."""
+
+    cases: int = Field(24, ge=1, le=9999, description="heads, numbered from 1")
+    slices: int = Field(4, ge=1, le=900, description="neighbouring slices of each head")
+    size: int = Field(128, ge=32, le=1024, description="side in pixels; the field of view is 240 mm")
+    pair: str = Field("CT-MRI", description="two of CT, MRI, SPECT, PET, joined by a dash")
+    seed: int = Field(0, ge=0, description="seed of everything")
+
+    @field_validator("pair")
+    @classmethod
+    def _two_modalities(cls, value: str) -> str:
+        names = value.upper().split("-")
+        if len(names) != 2 or names[0] == names[1] or not set(names) <= set(MODALITIES):
+            raise ValueError(f"phantoms come as two of {', '.join(MODALITIES)} joined by a dash")
+        return value
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The two in the order in which published folders name them: <other>-MRI."""
+        return tuple(sorted(self.pair.upper().split("-"), key=("CT", "SPECT", "PET", "MRI").index))
+
 
 # T2-like and T1-like signal (1 = the brightest), Hounsfield units, uptake relative to the cortex
 _TISSUES = {
@@ -57,45 +84,30 @@ _COLOURS = np.array(
 )  # fmt: skip
 
 
-def write(
-    root: str | Path,
-    pair: Sequence[str] = ("CT", "MRI"),
-    cases: int = 24,
-    slices: int = 4,
-    size: int = 128,
-    seed: int = 0,
-) -> Path:
+def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
     """Writes <root>/<PAIR>/{train,test}/<MODALITY>/<case><3-digit slice>.png and a note that they are made up.
 
     As in the published data, train and test are drawn by slice (every seventh slice is test), so cases are in both:
-    split by case. CT and MRI are 8-bit grey, SPECT and PET 8-bit RGB. The same arguments give the same bytes.
+    split by case. CT and MRI are 8-bit grey, SPECT and PET 8-bit RGB. The same options give the same bytes.
 
     Args:
-        root: folder; made where it is missing. Files of an earlier call with more cases stay.
-        pair: two of CT, MRI, SPECT, PET, in any case; the folder is named <other>-MRI as published.
-        cases: heads, numbered from 1.
-        slices: neighbouring slices of each, 1 to 900.
-        size: side in pixels, at least 32; the field of view is 240 mm.
-        seed: of everything.
+        root: folder; made where it is missing.
+        options: see `Options`.
 
     Returns:
         `root`.
 
     Raises:
-        UserError: an unknown modality, a number out of range, or a folder that cannot be written.
+        UserError: a folder that is not empty or cannot be written.
     """
-    names = [name.strip().upper() for name in pair]
-    if len(names) != 2 or names[0] == names[1] or not set(names) <= set(MODALITIES):
-        raise UserError(f"Phantoms come as two of {', '.join(MODALITIES)}; got {', '.join(pair) or 'none'}.")
-    for name, value, low, high in (("cases", cases, 1, 9999), ("slices", slices, 1, 900), ("size", size, 32, 1024)):
-        if not low <= value <= high:
-            raise UserError(f"{name} must be {low} to {high}, not {value}.")
-    names.sort(key=("CT", "SPECT", "PET", "MRI").index)
-    root = Path(root)
-    folder = root / "-".join(names)
+    root = empty_folder(root)
+    cases, slices, size, seed = options.cases, options.slices, options.size, options.seed
+    folder = root / "-".join(options.modalities)
     count = 0
     for number in range(1, cases + 1):
-        for index, pictures in enumerate(render(number, slices=slices, size=size, seed=seed, modalities=names)):
+        for index, pictures in enumerate(
+            render(number, slices=slices, size=size, seed=seed, modalities=options.modalities)
+        ):
             part = "test" if count % 7 == 3 else "train"
             count += 1
             for name, pixels in pictures.items():
