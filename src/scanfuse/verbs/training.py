@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -72,8 +72,8 @@ class Training:
         self.system, self.manifest, self.run, self.source, self.quiet = system, manifest, run, source, quiet
         self.started_from = started_from
         self.settings: TrainConfig = system.config.train
-        self.train_data: Any = system.data.dataset(manifest.subset("train"), train=True)
-        self.val_data: Any = system.data.dataset(manifest.subset("val"), train=False)
+        self.train_data = cast(Any, system.data.dataset(manifest.subset("train"), train=True))
+        self.val_data = cast(Any, system.data.dataset(manifest.subset("val"), train=False))
         system.task.begin(self.train_data, self.val_data)
         self.accelerator = _accelerator(device, self.settings.precision)
         self.optimizer = torch.optim.AdamW(
