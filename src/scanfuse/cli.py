@@ -365,7 +365,7 @@ def _data_check(words: tuple[str, ...]) -> int:
     checked is what is trained on.
     """
     from scanfuse import config, systems
-    from scanfuse.data.check import check, check_studies
+    from scanfuse.data.check import Finding
 
     named, options = words_and_options(words)
     if len(named) != 2:
@@ -375,15 +375,13 @@ def _data_check(words: tuple[str, ...]) -> int:
     leaves = [leaf for leaf in config.leaves(system_type.Config) if leaf.path[0] in ("data", "task", "folds")]
     given = nested(leaves, pairs(options, [leaf.flag for leaf in leaves]))
     built: Any = config.build(system_type.Config, config.preset(named[0], "tiny"), given)
-    job = system_type(built)
-    if isinstance(job, systems.Classifier):
+    try:
         # The labels, by which folds are made alike, come from the data.
-        findings = check_studies(path, lambda root: system_type(system_type.adapt(built, root)).open_data(root))
-    else:
-        data = built.data
-        findings = check(
-            path, job.modalities, data.split, data.split_seed, data.layout, group_pattern=data.group_pattern
+        findings = system_type(system_type.adapt(built, path) if hasattr(system_type, "adapt") else built).data.check(
+            path
         )
+    except UserError as error:
+        findings = [Finding("error", "layout", str(error))]
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -403,23 +401,19 @@ def _data_synth(
     name: str, path: Path, cases: int | None, slices: int | None, size: int | None, pair: str | None, seed: int
 ) -> None:
     """Write a phantom data set in the layout of a published one: harvard, mura, chexpert, cbis_ddsm."""
-    import inspect
+    from scanfuse import config
+    from scanfuse.data import synthetic
 
-    from scanfuse.data import phantoms
-
-    write = phantoms.load(name).write
-    known = inspect.signature(write).parameters
-    given = {"slices": slices, "size": size, "pair": tuple(pair.split("-")) if pair else None, "seed": seed}
-    given["cases" if "cases" in known else "patients"] = cases
+    module = synthetic.load(name)
+    given = {module.FACTS.counted: cases, "slices": slices, "size": size, "pair": pair, "seed": seed}
     given = {option: value for option, value in given.items() if value is not None}
     for option in given:
-        if option not in known:
+        if option not in module.Options.model_fields:
             raise UserError(f"The phantoms of {name} have no --{option}.")
-    used = {option: parameter.default for option, parameter in known.items() if option != "root"} | given
-    write(path, **given)
-    many = f"{used.get('cases', used.get('patients'))} patients"
-    slices_too = f" of {used['slices']} slices" if "slices" in used else ""
-    click.echo(f"Wrote {many}{slices_too} to {path} in the layout of {name}.")
+    options: Any = config.build(module.Options, given)
+    module.write(path, options)
+    slices_too = f" of {options.slices} slices" if hasattr(options, "slices") else ""
+    click.echo(f"Wrote {module.FACTS.count(options)} patients{slices_too} to {path} in the layout of {name}.")
 
 
 def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:

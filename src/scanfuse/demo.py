@@ -10,7 +10,7 @@ from rich.console import Console
 from scanfuse import config as configuration
 from scanfuse import report, systems
 from scanfuse.comparison import compare, print_comparisons
-from scanfuse.data import phantoms
+from scanfuse.data import synthetic
 from scanfuse.evaluate import Evaluation, evaluate, print_table
 from scanfuse.explanation import explain_study
 from scanfuse.files import write_text
@@ -74,7 +74,8 @@ def _phantoms(name: str, out: Path, quick: bool, console: Console) -> Path:
     data = out / "-".join(["data", name, *(f"{value}{option}" for option, value in sizes.items())])
     if not (data / _DONE).exists():
         console.print(f"Making {name} phantoms in {data} ...", highlight=False)
-        phantoms.load(name).write(data, **sizes, seed=0)
+        module = synthetic.load(name)
+        module.write(data, configuration.build(module.Options, dict(sizes)))
         write_text(data / _DONE, "These phantoms are complete.\n")
     return data
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from scanfuse import systems
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import read_image
+from scanfuse.data.transforms.placement import place
 from scanfuse.errors import UserError
 from scanfuse.explain.ablation import view_ablation
 from scanfuse.explain.gradcam import Method, output, scaled_together
 from scanfuse.explain.overlay import panel, write_overlay, write_panel
-from scanfuse.explain.placement import place
 from scanfuse.files import atomic_path, file_name, write_text
 from scanfuse.predict import Predictor
 from scanfuse.tasks.classify import Scored

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.config import TrainConfig
+from scanfuse.data.batches import balanced_order, epoch_order, sampling_weights
 from scanfuse.data.manifest import Manifest
 from scanfuse.doctor import environment
 from scanfuse.errors import UserError
@@ -34,7 +35,6 @@ from scanfuse.non_finite import first_non_finite
 from scanfuse.progress import Progress
 from scanfuse.run import Run, create_run, open_run
 from scanfuse.tasks.classify import Scored, parse_targets
-from scanfuse.tasks.classify_folds import balanced_order, sampling_weights
 from scanfuse.tasks.classify_job import DECISION_FILE
 
 __all__ = ["Interrupted", "resume", "train"]
@@ -158,7 +158,7 @@ class _Training:
             _known_targets(self.val_data.targets, system, "validation")
             system.job.weigh(self.train_data.targets)
             if system.config.sampling.sampling:
-                self.drawing = sampling_weights(targets, known, system.job.task)
+                self.drawing = sampling_weights(targets, known)
         # A second run in the same process may ask for another precision; accelerate keeps it in a singleton.
         AcceleratorState._reset_state(reset_partial_state=True)
         device = self.settings.device
@@ -456,13 +456,6 @@ class _Average:
                 self.tensors[name].lerp_(tensor.detach(), 1 - decay)
             else:
                 self.tensors[name].copy_(tensor)
-
-
-def epoch_order(count: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of one epoch as lists of indices; a function of its arguments alone."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    order: list[int] = torch.randperm(count, generator=generator).tolist()
-    return [order[start : start + batch] for start in range(0, count, batch)]
 
 
 def learning_rate(settings: TrainConfig, update: int, updates_per_epoch: int) -> float:

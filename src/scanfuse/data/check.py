@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,12 +10,11 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from scanfuse.data.datasets import open_manifest
 from scanfuse.data.manifest import COLUMNS, SPLITS, Manifest, Row, check_groups
 from scanfuse.data.readers import Image, read_image
 from scanfuse.errors import UserError
 
-__all__ = ["Finding", "check", "check_manifest", "check_studies"]
+__all__ = ["Finding", "check", "check_manifest"]
 
 
 @dataclass(frozen=True)
@@ -30,65 +29,41 @@ class Finding:
         return f"{self.severity}: {self.message}"
 
 
-def check(
-    root: str | Path,
-    pair: Sequence[str],
-    split: Literal["case", "published", "none"] = "case",
-    seed: int = 0,
-    layout: str = "auto",
-    *,
-    group_pattern: str | None = None,
-) -> list[Finding]:
-    """Opens `root` as training would, only more patiently, and reads every file.
+def check(open_data: Callable[[bool], Manifest], *, is_registered: bool) -> list[Finding]:
+    """Opens a data set as training would and reads every file.
+
+    Args:
+        open_data: how a training opens it; called with True for the splits of the training, and with False for none
+            if that fails: the split may be what is wrong, and the files can be looked at all the same.
+        is_registered: see `check_manifest`.
 
     Returns:
-        Findings, errors first; empty if all is well. A layout that cannot be opened at all is one finding.
+        Findings, errors first; empty if all is well. Data that cannot be opened at all are one finding.
     """
     findings = []
     try:
-        manifest = open_manifest(
-            root, pair, split=split, seed=seed, layout=layout, group_pattern=group_pattern, missing="allow"
-        )
+        manifest = open_data(True)
     except UserError as error:
         findings.append(Finding("error", "layout", str(error)))
-        if split == "none":
-            return findings
         try:
-            # The split may be what is wrong; the files can be looked at all the same.
-            manifest = open_manifest(
-                root, pair, split="none", seed=seed, layout=layout, group_pattern=group_pattern, missing="allow"
-            )
+            manifest = open_data(False)
         except UserError:
             return findings
-    return _sorted(findings + check_manifest(manifest))
+    return _sorted(findings + check_manifest(manifest, is_registered=is_registered))
 
 
-def check_studies(root: str | Path, open_data: Callable[[Path], Manifest]) -> list[Finding]:
-    """As `check`, for studies whose views need neither be all there nor be of one size.
-
-    Args:
-        root: folder or manifest of the data.
-        open_data: how a training opens it.
-    """
-    try:
-        manifest = open_data(Path(root))
-    except UserError as error:
-        return [Finding("error", "layout", str(error))]
-    return check_manifest(manifest, registered=False)
-
-
-def check_manifest(manifest: Manifest, *, registered: bool = True) -> list[Finding]:
+def check_manifest(manifest: Manifest, *, is_registered: bool) -> list[Finding]:
     """Findings of an opened manifest, errors first: files, sizes, duplicates, splits, constant pictures, leaks.
 
-    With `registered`, every row must have all modalities in one size; without, columns are views of a study, and the
-    same picture in two columns is a duplicate too.
+    With `is_registered`, every row must have all modalities in one size; without, columns are views of a study, and
+    the same picture in two columns is a duplicate too.
     """
     findings: list[Finding] = []
     hashes: dict[tuple[str, str], list[tuple[Row, Path]]] = defaultdict(list)
     unusual: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for row in manifest.rows:
-        images = _read_row(manifest, row, findings, registered)
-        if registered:
+        images = _read_row(manifest, row, findings, is_registered)
+        if is_registered:
             findings.extend(_sizes(row, images))
         for name, image in images.items():
             if (image.pixels == image.pixels.flat[0]).all():
@@ -99,9 +74,9 @@ def check_manifest(manifest: Manifest, *, registered: bool = True) -> list[Findi
                 )
                 continue  # equal to every other constant picture, which says nothing about duplicates
             digest = hashlib.sha256(f"{image.pixels.shape}{image.pixels.dtype}".encode() + image.pixels.tobytes())
-            hashes[name if registered else "", digest.hexdigest()].append((row, image.source))
+            hashes[name if is_registered else "", digest.hexdigest()].append((row, image.source))
             if kind := _unusual(image):
-                unusual[name if registered else "view", kind].append(image.source)
+                unusual[name if is_registered else "view", kind].append(image.source)
     findings.extend(_duplicates(hashes))
     findings.extend(_modes(unusual))
     findings.extend(_groups(manifest))
@@ -115,10 +90,10 @@ def _sorted(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-def _read_row(manifest: Manifest, row: Row, findings: list[Finding], registered: bool) -> dict[str, Image]:
+def _read_row(manifest: Manifest, row: Row, findings: list[Finding], is_registered: bool) -> dict[str, Image]:
     images: dict[str, Image] = {}
     for name in manifest.modalities:
-        if name not in row.paths and not registered:
+        if name not in row.paths and not is_registered:
             continue
         if name not in row.paths:
             there = ", ".join(str(path) for path in row.paths.values()) or "no file at all"

@@ -48,19 +48,19 @@ def cut_validation(table: pd.DataFrame, fraction: float = 0.15, seed: int = 0) -
 
 def split_groups(
     groups: Sequence[str] | pd.Series,
-    targets: Sequence[str] | pd.Series,
+    strata: Sequence[str] | pd.Series,
     fractions: Mapping[str, float] = FRACTIONS,
     seed: int = 0,
 ) -> dict[str, str]:
     """Group -> split: the first good one of `_DRAWS` random orders, each cut where the wanted numbers are reached.
 
-    The error of an order is the sum over splits and targets of |rows wanted - rows got|; good is what exceeds the
+    The error of an order is the sum over splits and strata of |rows wanted - rows got|; good is what exceeds the
     smallest error by at most `_TOLERANCE` times the number of rows. Every split with a
     fraction above zero gets at least one group.
 
     Args:
         groups: one per row.
-        targets: one per row; "" throughout for none.
+        strata: one per row, what should be as frequent in every split; "" throughout for nothing.
         fractions: split -> share of the rows; normalised to sum 1.
         seed: of the random orders.
 
@@ -71,7 +71,7 @@ def split_groups(
     if unknown or any(share < 0 for share in fractions.values()) or not sum(fractions.values()) > 0:
         raise UserError(f"Split fractions must be shares for {', '.join(SPLITS)}, not {dict(fractions)}.")
     wanted = {name: share / sum(fractions.values()) for name, share in fractions.items() if share > 0}
-    counts = pd.crosstab(np.asarray(groups, object), np.asarray(targets, object)).sort_index()
+    counts = pd.crosstab(np.asarray(groups, object), np.asarray(strata, object)).sort_index()
     if len(counts) < len(wanted):
         raise UserError(
             f"Only {len(counts)} group{'' if len(counts) == 1 else 's'} (patients, cases): a split into "
@@ -81,18 +81,18 @@ def split_groups(
     # The small splits are filled first: they cannot give way as the large one can.
     names = sorted(wanted, key=lambda name: (wanted[name], SPLITS.index(name)))
     majority = matrix.argmax(axis=1)
-    strata = [np.flatnonzero(majority == target) for target in np.unique(majority)]
-    if min(map(len, strata)) < len(wanted):
-        strata = [np.arange(len(matrix))]
+    parts = [np.flatnonzero(majority == stratum) for stratum in np.unique(majority)]
+    if min(map(len, parts)) < len(wanted):
+        parts = [np.arange(len(matrix))]
     sizes = matrix.sum(axis=1)
     random = np.random.default_rng(seed)
     draws: list[np.ndarray] = []
     errors: list[float] = []
     for _ in range(_DRAWS):
         labels = np.empty(len(matrix), int)
-        for stratum in strata:
-            order = random.permutation(len(stratum))
-            labels[stratum] = _cut(sizes[stratum], order, [wanted[name] for name in names])
+        for part in parts:
+            order = random.permutation(len(part))
+            labels[part] = _cut(sizes[part], order, [wanted[name] for name in names])
         missed = [
             np.abs(matrix[labels == place].sum(axis=0) - wanted[name] * matrix.sum(axis=0)).sum()
             for place, name in enumerate(names)

@@ -2,46 +2,22 @@
 
 The column of a view is its role ("frontal", "cc", or plain "view"), for further images of that role with a number:
 frontal, frontal_2, lateral. So ids, groups, splits, digest and csv of `Manifest` work as for every other job, and
-`Row.paths` lists the views of a study in order. `pairs_of` turns a study into the view pairs a two-view model reads.
-
-    >>> manifest = open_studies("MURA-v1.1")                        # doctest: +SKIP
-    >>> manifest.subset("test").describe()                          # doctest: +SKIP
-    'test 1199 of 783 groups'
+`Row.paths` lists the views of a study in order. Layouts make their manifests from studies with what is here.
 """
 
-import inspect
-import itertools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 
-from scanfuse.data import datasets, phantoms
-from scanfuse.data.manifest import Manifest, Row
+from scanfuse.data.manifest import Manifest
 from scanfuse.data.splits import split_groups
 from scanfuse.errors import UserError
 
-__all__ = [
-    "Incomplete",
-    "Pairing",
-    "Study",
-    "ViewPair",
-    "check_files",
-    "hold_out",
-    "manifest_of",
-    "open_studies",
-    "pairs_of",
-    "role_of",
-    "roles_of",
-    "study_layouts",
-]
-
-Incomplete = Literal["keep", "drop"]
-Pairing = Literal["auto", "all", "roles", "first"]
+__all__ = ["Study", "check_files", "hold_out", "manifest_of", "role_of", "with_views"]
 
 
 @dataclass(frozen=True)
@@ -54,71 +30,6 @@ class Study:
     target: str
     views: tuple[tuple[str, Path], ...]
     further: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ViewPair:
-    """Two views of study number `study` of a manifest; None where there is no such view."""
-
-    study: int
-    a: str | None
-    b: str | None
-
-
-def study_layouts() -> tuple[str, ...]:
-    """Names of the layouts that hold studies (their module says KIND = "studies"), sorted."""
-    return tuple(name for name in datasets.layouts() if _is_study_layout(datasets.adapter(name)))
-
-
-def open_studies(
-    root: str | Path,
-    layout: str = "auto",
-    *,
-    incomplete: Incomplete = "keep",
-    seed: int = 0,
-    options: Mapping[str, Any] | None = None,
-    split: bool = True,
-) -> Manifest:
-    """Finds the layout of `root` and reads it.
-
-    Args:
-        root: the folder of the data set, the folder above it, or a manifest.csv.
-        layout: mura, chexpert, cbis_ddsm, studies, or "auto".
-        incomplete: what happens to studies with a single view, or without a view of each role: "keep" or "drop".
-        seed: of the split that is made here (validation; everything where nothing is published).
-        options: further keyword arguments of that layout's `read`, such as {"uncertain": "ignore"}.
-        split: False makes no split (a published one stays): to predict or explain, one patient must be enough.
-
-    Raises:
-        UserError: no such folder, no layout fits, an unknown option, or what the adapter finds wrong.
-    """
-    root = Path(root)
-    if not root.exists():
-        raise UserError(
-            f"{root} does not exist; give the folder of the data set or make one with scanfuse data synth."
-        )
-    names = study_layouts()
-    if layout == "auto":
-        found = [name for name in names if datasets.adapter(name).matches(root)]
-        if not found:
-            raise UserError(
-                f"{root} holds no X-ray studies in a known layout ({', '.join(names)}); "
-                "give the published folder, or write a manifest.csv with one row per image."
-            )
-        layout = max(found, key=lambda name: datasets.adapter(name).RANK)
-    elif layout not in names:
-        raise UserError(f"Unknown study layout {layout!r}; choose auto, {', '.join(names)}.")
-    module = datasets.adapter(layout)
-    if not module.matches(root):
-        raise UserError(f"{root} is not in the layout {layout!r}: expected {module.LAYOUT}.")
-    options = dict(options or {})
-    own = ("root", "incomplete", "seed", "split")
-    known = [name for name in inspect.signature(module.read).parameters if name not in own]
-    for name in options:
-        if name not in known:
-            raise UserError(f"The layout {layout!r} has no option {name!r}; it has {', '.join(known)}.")
-    manifest: Manifest = module.read(root.absolute(), incomplete=incomplete, seed=seed, split=split, **options)
-    return replace(manifest, notes=(*manifest.notes, *phantoms.said_of(root)))
 
 
 def manifest_of(
@@ -175,6 +86,36 @@ def hold_out(studies: Sequence[Study], strata: Sequence[str], *, fraction: float
     ]
 
 
+def with_views(
+    source: Path,
+    studies: Sequence[Study],
+    is_complete: Callable[[Study], bool],
+    incomplete: Literal["error", "keep", "drop"],
+) -> list[Study]:
+    """The studies that stay: all, or those that have the views they should have.
+
+    Args:
+        source: where they come from, for messages.
+        studies: as read.
+        is_complete: what a study of this layout should have.
+        incomplete: whether others are an error, kept, or left out.
+
+    Raises:
+        UserError: incomplete studies that are an error, or no study that stays.
+    """
+    if incomplete == "keep":
+        return list(studies)
+    lacking = [study for study in studies if not is_complete(study)]
+    if lacking and incomplete == "error":
+        raise UserError(
+            f"{len(lacking)} of {len(studies)} studies in {source} lack a view, such as {lacking[0].id}; "
+            "keep or drop incomplete studies."
+        )
+    if len(lacking) == len(studies):
+        raise UserError(f"{source} has no complete study (two views, or one of each role); keep incomplete studies.")
+    return [study for study in studies if is_complete(study)]
+
+
 def check_files(studies: Sequence[Study]) -> None:
     """Raises UserError that counts the missing files and names the first."""
     missing = [path for study in studies for _, path in study.views if not path.is_file()]
@@ -189,62 +130,6 @@ def check_files(studies: Sequence[Study]) -> None:
 def role_of(slot: str) -> str:
     """The role in a column's name: "frontal_2" -> "frontal"."""
     return re.sub(r"_\d+$", "", slot)
-
-
-def roles_of(manifest: Manifest) -> tuple[str, ...]:
-    """The roles of the views, in order: ("frontal", "lateral"), ("cc", "mlo"), ("view",)."""
-    return tuple(dict.fromkeys(role_of(slot) for slot in manifest.modalities))
-
-
-def pairs_of(
-    row: Row,
-    study: int,
-    roles: Sequence[str],
-    *,
-    pairing: Pairing = "auto",
-    single: Literal["missing", "self"] = "missing",
-) -> list[ViewPair]:
-    """The view pairs of one study, first role first.
-
-    "all" gives the N (N - 1) / 2 unordered pairs in the order of the columns; "roles" pairs each view of the first
-    role with each of the second (frontal with lateral, CC with MLO); "first" keeps only the first pair of what "auto"
-    gives, as the publication does for CheXpert; "auto" is "roles" for two roles, otherwise "all".
-
-    Args:
-        row: the study, with at least one view.
-        study: its number in the manifest.
-        roles: of the manifest.
-        pairing: see above.
-        single: a view without a partner has None beside it, at the place of the other role ("missing"), or is paired
-            with itself, as the publication does for MURA ("self").
-
-    Raises:
-        UserError: no view at all, or pairing by roles where there are not two.
-    """
-    views = list(row.paths)
-    if not views:
-        raise UserError(f"Study {row.id!r} has no image; remove the row.")
-    if pairing == "roles" and len(roles) != 2:
-        raise UserError(f"Pairs by role need two roles; the manifest has {', '.join(roles)}.")
-    by_role = pairing == "roles" or (pairing in ("auto", "first") and len(roles) == 2)
-    first = [view for view in views if role_of(view) == roles[0]] if by_role else views
-    second = [view for view in views if role_of(view) == roles[1]] if by_role else []
-    found: list[tuple[str | None, str | None]]
-    if by_role and first and second:
-        found = list(itertools.product(first, second))
-    elif not by_role and len(views) > 1:
-        found = list(itertools.combinations(views, 2))
-    elif single == "self":
-        found = [(view, view) for view in views]
-    else:
-        found = [(view, None) for view in first] + [(None, view) for view in second]
-    if pairing == "first":
-        found = found[:1]
-    return [ViewPair(study, a, b) for a, b in found]
-
-
-def _is_study_layout(module: ModuleType) -> bool:
-    return getattr(module, "KIND", "") == "studies"
 
 
 def _slots(study: Study) -> dict[str, str]:

@@ -52,9 +52,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from scanfuse.config import Section, TrainConfig
-from scanfuse.data.datasets import open_manifest
+from scanfuse.data.inputs.image_pairs import ImagePairDataset, ImagePairs, PairSettings
 from scanfuse.data.manifest import Manifest
-from scanfuse.data.sample import FusionDataset, collate, sample_of
 from scanfuse.fusion.average import AverageFusion
 from scanfuse.fusion.channel_attention import CMCA
 from scanfuse.fusion.concat import ConcatFusion
@@ -62,7 +61,6 @@ from scanfuse.fusion.cross_mamba import CrossMambaFusion
 from scanfuse.layers.conv import DGCB, LEAK, Norm, norm_2d
 from scanfuse.layers.mamba import LatentMamba, Mamba, RouteSet
 from scanfuse.tasks import fuse
-from scanfuse.tasks.fuse import FusionData
 from scanfuse.tasks.fuse_loss import FusionLoss, fusion_loss
 
 __all__ = ["Config", "Model", "ModelConfig", "System"]
@@ -250,7 +248,7 @@ class Config(Section):
 
     system: Literal["clinicalfmamba"] = "clinicalfmamba"
     model: ModelConfig = ModelConfig()
-    data: FusionData = FusionData()
+    data: PairSettings = PairSettings()
     loss: FusionLoss = FusionLoss()
     train: TrainConfig = TrainConfig()
 
@@ -268,31 +266,20 @@ class System:
     def __init__(self, config: _Config) -> None:
         self.config = config
         self.model = Model(config.model)
+        self.data = ImagePairs(config.data, seed=config.train.seed)
         self.modalities = config.data.modalities
 
     def open_data(self, root: Path, *, split: bool = True) -> Manifest:
-        data = self.config.data
-        return open_manifest(
-            root,
-            self.modalities,
-            data.split if split else "none",
-            data.split_seed,
-            data.layout,
-            fractions=data.fractions,
-            group_pattern=data.group_pattern,
-        )
+        return self.data.open(root, split=split)
 
-    def dataset(self, manifest: Manifest, *, train: bool) -> FusionDataset:
-        if not train:
-            return FusionDataset(manifest, cache=False)
-        data, seed = self.config.data, self.config.train.seed
-        return FusionDataset(manifest, crop=data.crop or None, flips=data.flips, seed=seed)
+    def dataset(self, manifest: Manifest, *, train: bool) -> ImagePairDataset:
+        return self.data.dataset(manifest, train=train)
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        return collate(samples)
+        return self.data.collate(samples)
 
     def sample(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return sample_of(inputs)
+        return self.data.sample(inputs)
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         a, b = (fuse.stretch(batch, name) for name in self.modalities)

@@ -53,16 +53,16 @@ from scanfuse.backbones import vmamba
 from scanfuse.backbones.timm_encoder import TimmEncoder
 from scanfuse.backbones.vmamba import VMamba, VMambaConfig
 from scanfuse.config import Section, TrainConfig
+from scanfuse.data.folds import FoldConfig
+from scanfuse.data.inputs.view_pairs import VIEWS, ViewDataset, ViewPairs, ViewSettings
 from scanfuse.data.manifest import Manifest
-from scanfuse.data.view_settings import ViewSettings
-from scanfuse.data.views import VIEWS, ViewDataset, collate_views, view_sample
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import Method, Target, grad_cam
 from scanfuse.fusion.channel_swap import ChannelSwapFusion, Merge, Swap, SwapNorm
 from scanfuse.fusion.cross_view import CrossViewFusion, Gate
 from scanfuse.tasks.classify import Scored, Task, flip_average, metrics, one_logit
 from scanfuse.tasks.classify_decision import DecisionConfig
-from scanfuse.tasks.classify_folds import FoldConfig, SamplingConfig, with_fold
+from scanfuse.tasks.classify_folds import SamplingConfig
 from scanfuse.tasks.classify_job import Job, TaskConfig, task_of
 from scanfuse.tasks.classify_loss import ClassificationLoss
 
@@ -292,6 +292,7 @@ class System:
         self.model = Model(config.model)
         self.modalities = VIEWS
         self.job = Job(config.task, config.loss, config.decision)
+        self.data = ViewPairs(config.data, labels=self.job.task.targets, folds=config.folds, seed=config.train.seed)
         if config.model.num_outputs not in _output_counts(self.job.task):
             raise UserError(
                 f"The network has {config.model.num_outputs} outputs, but the task ({self.job.task.kind}) has "
@@ -327,20 +328,16 @@ class System:
         return f"The encoder starts from {self.model.load_encoder(None if file == 'timm' else file)}"
 
     def open_data(self, root: Path, *, split: bool = True) -> Manifest:
-        folds = self.config.folds
-        manifest = self.config.data.open(root, split=split)
-        if not folds.folds or not split:
-            return manifest
-        return with_fold(manifest, self.job.task, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+        return self.data.open(root, split=split)
 
     def dataset(self, manifest: Manifest, *, train: bool) -> ViewDataset:
-        return self.config.data.dataset(manifest, self.job.task.targets, train=train, seed=self.config.train.seed)
+        return self.data.dataset(manifest, train=train)
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
-        return collate_views(samples)
+        return self.data.collate(samples)
 
     def sample(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return view_sample(inputs, fitting=self.config.data.fitting, labels=self.job.task.targets)
+        return self.data.sample(inputs)
 
     def logits(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Float[Tensor, "b n"]:
         """The network's outputs; the views named in `without` count as missing."""

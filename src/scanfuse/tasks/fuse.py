@@ -10,17 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
-from pydantic import Field, field_validator
 from torch import Tensor
 
-from scanfuse.config import Section
 from scanfuse.data.readers import Image, from_unit, suffix_for, to_unit, write_image
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path, file_name
@@ -31,7 +29,6 @@ from scanfuse.metrics.fusion import score as score_pair
 __all__ = [
     "BASELINES",
     "FusedImage",
-    "FusionData",
     "Plane",
     "fuse_images",
     "gallery",
@@ -53,43 +50,6 @@ BASELINES: Mapping[str, Fuser] = MappingProxyType(
 """Plain methods that stand in every table."""
 
 _CAPTION_HEIGHT = 22
-
-
-class FusionData(Section):
-    """Which pairs are fused and how they are split and cut."""
-
-    pair: str = Field("CT-MRI", description="the two modalities, such as CT-MRI, SPECT-MRI, T1CE-FLAIR")
-    layout: Literal["auto", "harvard", "paired", "manifest"] = Field("auto", description="layout of the folder")
-    split: Literal["case", "published"] = Field("case", description="published = the data set's own, maybe leaky")
-    split_seed: int = Field(0, ge=0, description="seed of the split by case")
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for validation, whole cases")
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for the test, whole cases")
-    group_pattern: str | None = Field(None, description="regular expression that finds the case in a file's name")
-    crop: int = Field(0, ge=0, description="side of random training crops in pixels; 0 = whole images")
-    flips: bool = Field(False, description="random flips and quarter turns, the same for both images")
-
-    @field_validator("pair")
-    @classmethod
-    def _two_names(cls, value: str) -> str:
-        if len([name for name in value.split("-") if name]) != 2 or value.count("-") != 1:
-            raise ValueError("expected two modalities joined by a dash, such as CT-MRI")
-        return value
-
-    @property
-    def fractions(self) -> dict[str, float]:
-        """Shares of the samples by split."""
-        train = 1 - self.val_fraction - self.test_fraction
-        if train <= 0:
-            raise UserError(
-                "val_fraction and test_fraction leave nothing to train on: together they must be below 1."
-            )
-        return {"train": train, "val": self.val_fraction, "test": self.test_fraction}
-
-    @property
-    def modalities(self) -> tuple[str, str]:
-        """Names of the two inputs in lower case, the order of the pair."""
-        first, second = self.pair.lower().split("-")
-        return first, second
 
 
 @dataclass(frozen=True)
@@ -178,7 +138,7 @@ def fuse_images(
 
     Args:
         fuser: maps two luminances (1, 1, H, W) in [0, 1] to a fused one.
-        batch: of `scanfuse.data.sample`: one tensor (B, C, H, W) per modality and `meta`.
+        batch: of `scanfuse.data.inputs.image_pairs`: one tensor (B, C, H, W) per modality and `meta`.
         modalities: names of the two sources.
         stretched: whether the fuser gets stretched luminances (a network) or plain ones (a baseline).
     """

@@ -69,9 +69,9 @@ class Inputs(Protocol):
         """What is wrong with the data under `root`, errors first."""
 
     def prepare(self, training: "Manifest") -> Fitted:
-        """Fits what must be fitted on the training rows (of this split or fold alone) and keeps it; stored in the run.
+        """Fits what must be fitted on the training rows (of this split or fold alone) and keeps it.
 
-        Empty where there is nothing to fit.
+        The run stores what is returned; empty where there is nothing to fit.
         """
 
     def restore(self, fitted: Fitted) -> None:
