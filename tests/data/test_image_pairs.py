@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from scanfuse.data.inputs.image_pairs import ImagePairDataset, collate_pairs
+from scanfuse.config import build
+from scanfuse.data.inputs.image_pairs import ImagePairDataset, PairSettings, collate_pairs
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import write_image
 from scanfuse.errors import UserError
@@ -129,3 +130,24 @@ def test_samples_of_different_sizes(manifest: Manifest, tmp_path: Path) -> None:
         "0 is 16 x 20 and 1 is 5 x 6 pixels: one batch needs one size; set --crop N or --batch 1."
     )
     assert batches(ImagePairDataset(manifest, crop=8))[0]["ct"].shape == (2, 1, 8, 8)
+
+
+def test_crops_beyond_reason_are_refused(manifest: Manifest) -> None:
+    """A bound for memory when the settings are read, and four times the picture when it is."""
+    assert build(PairSettings, {"crop": 8192}).crop == 8192
+    with pytest.raises(UserError, match=r"'crop' cannot be 999999: .*at most 8192 pixels a side, which are 256 MB"):
+        build(PairSettings, {"crop": 999_999})
+    assert ImagePairDataset(manifest, crop=80)[0]["ct"].shape == (1, 80, 80)
+    with pytest.raises(UserError, match="0 is 16 x 20 pixels, too small for crops of 81: set --crop to 80 or less"):
+        ImagePairDataset(manifest, crop=81)[0]
+
+
+def test_targets_in_order(manifest: Manifest) -> None:
+    table = manifest.table.assign(target=list("010011"))
+    assert ImagePairDataset(Manifest(table, manifest.modalities)).targets == list("010011")
+
+
+def test_the_layout_is_checked_against_the_listing() -> None:
+    for name, hint in (("harverd", "did you mean 'harvard'"), ("mura", "choose auto, harvard, manifest, paired")):
+        with pytest.raises(UserError, match=f"(?i)unknown layout '{name}'; {hint}"):
+            build(PairSettings, {"layout": name})

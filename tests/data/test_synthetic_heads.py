@@ -164,7 +164,7 @@ def test_bad_requests() -> None:
     for options, text in (
         (
             {"pair": "CT-US"},
-            "The setting 'pair' cannot be 'CT-US': value error, phantoms come as two of CT, MRI, SPECT",
+            "The setting 'pair' cannot be 'CT-US': value error, phantoms come as two of CT, MRI",
         ),
         ({"cases": 0}, "The setting 'cases' cannot be 0: input should be greater than or equal to 1."),
         ({"size": 16}, "The setting 'size' cannot be 16: input should be greater than or equal to 32."),

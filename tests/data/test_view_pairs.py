@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from opening import open_studies
-from scanfuse.data.inputs.view_pairs import VIEWS, ViewDataset, collate_views, view_sample
+from scanfuse.config import build
+from scanfuse.data.folds import FoldConfig
+from scanfuse.data.inputs.view_pairs import VIEWS, ViewDataset, ViewPairs, ViewSettings, collate_views, view_sample
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import read_image, write_image
@@ -275,6 +277,78 @@ def test_bad_requests_are_named(pairs: Manifest, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"0_frontal\.png is damaged"):
         ViewDataset(pairs, letterbox=Letterbox(16))[0]
+
+
+def own_studies(folder: Path, targets: list[str]) -> Path:
+    """A manifest.csv of a user, one study per patient; a target column where there are targets."""
+    lines = ["study,patient,path" + (",label" if targets else "")]
+    for number in range(12):
+        write_image(folder / f"{number}.png", np.roll(grid_image(16 + number, 16), number, axis=1))
+        cell = f",{targets[number % len(targets)]}" if targets else ""
+        lines.append(f"s{number},p{number},{number}.png{cell}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def view_pairs(labels: Labels, **settings: object) -> ViewPairs:
+    config = ViewSettings.model_validate({"size": 16} | settings)
+    return ViewPairs(config, labels=labels, folds=FoldConfig(), seed=0)
+
+
+CLASSES = Labels("multiclass", ("flu", "none"))
+
+
+def test_to_predict_no_target_is_needed_and_an_unknown_one_is_passed_over(tmp_path: Path) -> None:
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    options = {"options": ("target=label",)}
+    for root, targets, wanted in ((plain, [], ""), (other, ["flu", "cold"], "flu")):
+        root.mkdir()
+        kind = view_pairs(CLASSES, **options)
+        manifest = kind.open(own_studies(root, targets), split=False)
+        data = kind.dataset(manifest, train=False)
+        batch = kind.collate([data[0], data[1]])
+        assert data.targets[:2] == [wanted, ""]
+        assert batch["mask"].tolist() == [[bool(wanted)], [False]] and len(data) == 12
+    with pytest.raises(UserError, match="no target column 'label'"):
+        view_pairs(CLASSES, **options).open(plain)
+    learned = view_pairs(CLASSES, **options)
+    with pytest.raises(UserError, match="The target 'cold' is none of flu, none"):
+        learned.dataset(learned.open(other), train=True)
+    # Positive classes that are not there, and two targets in one study, are nothing to a prediction either.
+    binary = view_pairs(Labels("binary", ("0", "1")), options=("positive=fever",))
+    assert set(binary.open(other, split=False).table["target"]) == {"0"}
+    with pytest.raises(UserError, match="no label 'fever'"):
+        binary.open(other)
+    table = other / "manifest.csv"
+    table.write_text(table.read_text().replace("s1,p1,", "s0,p0,", 1))
+    assert view_pairs(CLASSES).open(other, split=False).table["target"].iloc[0] == ""
+    with pytest.raises(UserError, match="gives study 's0' the label 'cold' and 'flu'"):
+        view_pairs(CLASSES).open(other)
+
+
+def test_folds_are_those_of_the_settings_and_only_where_splits_are_wanted(tmp_path: Path) -> None:
+    root = own_studies(tmp_path, ["flu", "none"])
+    folds = [
+        ViewPairs(ViewSettings(size=16), labels=CLASSES, folds=FoldConfig(folds=3, fold=fold), seed=0)
+        for fold in range(3)
+    ]
+    assert all(kind.open(root).notes[-1].startswith(f"fold {number} of 3") for number, kind in enumerate(folds))
+    assert set(folds[0].open(root, split=False).table["split"]) == {""}
+    assert folds[0].check(root) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layout": "mora"}, "Unknown layout 'mora'; did you mean 'mura'"),
+        ({"layout": "harvard"}, "Unknown layout 'harvard'; choose auto, cbis_ddsm, chexpert, mura, studies"),
+        ({"options": ("parts",)}, "expected name=value, not 'parts'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_named_at_once(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=f"(?i){message}") as caught:
+        build(ViewSettings, settings)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.data
