@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from scanfuse.cli import main
-from scanfuse.data.phantoms import harvard, mura
+from scanfuse.data.synthetic import harvard, mura
 
 
 @pytest.fixture(scope="session")
 def head_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six cases of two slices, 48 x 48, CT-MRI, in the Harvard layout."""
     root = tmp_path_factory.mktemp("heads")
-    harvard.write(root, pair=("CT", "MRI"), cases=6, slices=2, size=48, seed=0)
+    harvard.write(root, harvard.Options(pair="CT-MRI", cases=6, slices=2, size=48, seed=0))
     return root
 
 
@@ -37,7 +37,7 @@ def _same_threads() -> None:
 @pytest.fixture(scope="session")
 def bones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fifty patients in the MURA layout, 40 x 40; test studies have one, two and four views."""
-    return mura.write(tmp_path_factory.mktemp("bones"), patients=50, size=40, seed=1)
+    return mura.write(tmp_path_factory.mktemp("bones"), mura.Options(patients=50, size=40, seed=1))
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from PIL import Image
 
 from scanfuse import explanation
 from scanfuse.cli import main
+from scanfuse.data.transforms.placement import place
 from scanfuse.explain.overlay import overlay
-from scanfuse.explain.placement import place
 from scanfuse.predict import load
 
 Capture = pytest.CaptureFixture[str]

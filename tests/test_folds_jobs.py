@@ -11,11 +11,11 @@ import pytest
 import yaml
 from sklearn.metrics import roc_auc_score
 
+from opening import open_studies
 from scanfuse.cli import main
-from scanfuse.data.studies import open_studies
+from scanfuse.data.folds import with_fold
 from scanfuse.predict import load
 from scanfuse.tasks.classify import Task
-from scanfuse.tasks.classify_folds import with_fold
 from whole_jobs import FOLDS, Capture, fails, fold_command
 
 
@@ -302,8 +302,8 @@ def test_the_report_shows_no_threshold_where_each_fold_has_its_own(
 def test_data_are_checked_as_they_will_be_trained_on(all_train: Path, tmp_path: Path, capsys: Capture) -> None:
     """Two patients with the same picture are an error in the fold that parts them only."""
     table = pd.read_csv(all_train, dtype=str, keep_default_na=False)
-    whole, task = open_studies(all_train), Task("binary", ("abnormal",))
-    folds = [with_fold(whole, task, folds=4, fold=number).table.set_index("id")["split"] for number in range(4)]
+    whole, labels = open_studies(all_train), Task("binary", ("abnormal",)).targets
+    folds = [with_fold(whole, labels, folds=4, fold=number).table.set_index("id")["split"] for number in range(4)]
     roles = pd.concat(folds, axis=1)
     a = roles.index[0]
     patient = table.set_index("id")["group"]

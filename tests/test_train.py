@@ -89,10 +89,10 @@ def test_ctrl_c_and_resume_continue_bit_for_bit(
 
 
 def test_resume_refuses_other_data(head_phantoms: Path, tmp_path: Path) -> None:
-    from scanfuse.data.phantoms import harvard
+    from scanfuse.data.synthetic import harvard
 
     train.train(build(epochs=1), head_phantoms, tmp_path / "run", quiet=True)
-    harvard.write(tmp_path / "other", pair=("CT", "MRI"), cases=7, slices=1, size=48, seed=5)
+    harvard.write(tmp_path / "other", harvard.Options(pair="CT-MRI", cases=7, slices=1, size=48, seed=5))
     with pytest.raises(UserError, match="another split"):
         train.resume(tmp_path / "run", tmp_path / "other", quiet=True)
 
@@ -212,15 +212,6 @@ def test_learning_rate_by_hand() -> None:
     assert rates[10] == pytest.approx(1.0)
     assert rates[30] == pytest.approx(0.55)
     assert rates[50] == pytest.approx(0.1)
-
-
-def test_epoch_order_is_a_function_of_seed_and_epoch() -> None:
-    order = train.epoch_order(10, 4, seed=1, epoch=2)
-    assert [len(batch) for batch in order] == [4, 4, 2]
-    assert sorted(index for batch in order for index in batch) == list(range(10))
-    assert order == train.epoch_order(10, 4, seed=1, epoch=2)
-    assert order != train.epoch_order(10, 4, seed=1, epoch=3)
-    assert order != train.epoch_order(10, 4, seed=2, epoch=2)
 
 
 def test_scan_parameters_and_vectors_do_not_decay() -> None:

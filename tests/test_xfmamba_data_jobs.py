@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from opening import open_studies
 from scanfuse import import_weights, train
 from scanfuse.backbones.vmamba import load_checkpoint
 from scanfuse.cli import main
-from scanfuse.data.phantoms import cbis_ddsm, chexpert
-from scanfuse.data.studies import open_studies
+from scanfuse.data.synthetic import cbis_ddsm, chexpert
 from scanfuse.errors import UserError
 from scanfuse.predict import load
 from scanfuse.systems.xfmamba import System
@@ -125,7 +125,7 @@ def test_weights_that_cannot_be_imported(
 
 def test_findings_of_chexpert(tmp_path: Path) -> None:
     """Several labels of which some are unknown: tables per label, thresholds per label, one finding explained."""
-    data, run = chexpert.write(tmp_path / "data", patients=30, size=40, seed=3), tmp_path / "run"
+    data, run = chexpert.write(tmp_path / "data", chexpert.Options(patients=30, size=40, seed=3)), tmp_path / "run"
     flags = ["--options", "uncertain=ignore,labels=14,validation_share=0.4", "--data", str(data), "--out", str(run)]
     assert main(["train", "xfmamba", *TINY, *flags, "--pairing", "all"]) == 0
     settings = yaml.safe_load((run / "config.yaml").read_text())
@@ -315,7 +315,7 @@ def test_a_last_batch_is_never_a_single_study(tmp_path: Path, monkeypatch: pytes
 
 
 def test_mammograms(tmp_path: Path) -> None:
-    data, run = cbis_ddsm.write(tmp_path / "data", patients=20, size=64, seed=1), tmp_path / "run"
+    data, run = cbis_ddsm.write(tmp_path / "data", cbis_ddsm.Options(patients=20, size=64, seed=1)), tmp_path / "run"
     flags = "--crop body --window percentile --positive malignant --alone self --options validation_share=0.3".split()
     assert main(["data", "check", "xfmamba", str(data)]) == 0
     assert main(["train", "xfmamba", *TINY, *flags, "--data", str(data), "--out", str(run)]) == 0

@@ -8,14 +8,14 @@ import torch
 
 from scanfuse import config
 from scanfuse.cli import main
-from scanfuse.data.phantoms import mura
+from scanfuse.data.synthetic import mura
 from scanfuse.systems.xfmamba import System
 from scanfuse.train import parameter_groups
 
 
 def test_it_learns_thirty_two_studies_by_heart(tmp_path: Path) -> None:
     """Twenty steps. With layer norms behind the stem, instead of the recipe's batch norms, they leave 0.5."""
-    root = mura.write(tmp_path, patients=40, size=64, seed=1)
+    root = mura.write(tmp_path, mura.Options(patients=40, size=64, seed=1))
     settings = config.build(System.Config, config.preset("xfmamba", "tiny"))
     torch.manual_seed(0)
     system = System(System.adapt(settings, root))

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from scanfuse import config, systems
-from scanfuse.data import phantoms
+from scanfuse.data import synthetic
 from scanfuse.predict import load
 from scanfuse.run import create_run
 from scanfuse.train import parameter_groups
 
-# Small data of each kind of phantom: what `write` of the module in scanfuse.data.phantoms takes besides the folder.
+# Small data of each kind of phantom: what `write` of the module in scanfuse.data.synthetic takes besides the folder.
 PHANTOMS: dict[str, dict[str, Any]] = {
-    "harvard": {"pair": ("CT", "MRI"), "cases": 4, "slices": 2, "size": 32, "seed": 0},
+    "harvard": {"pair": "CT-MRI", "cases": 4, "slices": 2, "size": 32, "seed": 0},
     "mura": {"patients": 12, "size": 48, "seed": 0},
 }
 SAMPLES = 4
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.parametrize("name", systems.available())
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Phantom -> folder, each written once."""
     return {
-        kind: phantoms.load(kind).write(tmp_path_factory.mktemp(kind), **arguments)
+        kind: synthetic.load(kind).write(tmp_path_factory.mktemp(kind), synthetic.load(kind).Options(**arguments))
         for kind, arguments in PHANTOMS.items()
     }
 

@@ -7,16 +7,17 @@ import pandas as pd
 import pydicom
 import pytest
 
-from scanfuse.data.datasets import cbis_ddsm
-from scanfuse.data.phantoms import cbis_ddsm as phantom
+from opening import open_studies
+from scanfuse.data.inputs.pairing import pairs_of, roles_of
+from scanfuse.data.layouts import cbis_ddsm
 from scanfuse.data.readers import read_image, to_unit
-from scanfuse.data.studies import open_studies, pairs_of, roles_of
+from scanfuse.data.synthetic import cbis_ddsm as phantom
 from scanfuse.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return phantom.write(tmp_path_factory.mktemp("cbis"), patients=45, size=64, seed=2)
+    return phantom.write(tmp_path_factory.mktemp("cbis"), phantom.Options(patients=45, size=64, seed=2))
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from scanfuse.data.datasets import chexpert
+from opening import open_studies
+from scanfuse.data.inputs.pairing import pairs_of, roles_of
 from scanfuse.data.labels import Labels
-from scanfuse.data.phantoms import chexpert as phantom
-from scanfuse.data.studies import open_studies, pairs_of, roles_of
+from scanfuse.data.layouts import chexpert
+from scanfuse.data.synthetic import chexpert as phantom
 from scanfuse.errors import UserError
 
 HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(chexpert.FINDINGS)
@@ -46,7 +47,7 @@ FILLER = [row(number, 1, "frontal") for number in range(50, 54)]
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return phantom.write(tmp_path_factory.mktemp("chexpert"), patients=50, size=32, seed=5)
+    return phantom.write(tmp_path_factory.mktemp("chexpert"), phantom.Options(patients=50, size=32, seed=5))
 
 
 @pytest.mark.parametrize(
@@ -157,9 +158,9 @@ def test_a_bad_table_is_one_clear_line(tmp_path: Path, change: tuple[str, str], 
 def test_wrong_options_and_missing_images_are_named(tmp_path: Path) -> None:
     root = make(tmp_path, FILLER)
     for options, message in (
-        ({"uncertain": "maybe"}, "'maybe' for uncertain"),
+        ({"uncertain": "maybe"}, "'uncertain' cannot be 'maybe'; it is one of ones, zeros"),
         ({"labels": ("Flu",)}, "no finding 'Flu'"),
-        ({"labels": 12}, "13 or 14"),
+        ({"labels": 12}, "one of 13, 14, or names"),
         ({"parts": ("WRIST",)}, "no option 'parts'"),
         ({"uncertain": "per-label", "per_label": {"Edema": "twos"}}, "'twos' for Edema"),
     ):

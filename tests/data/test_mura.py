@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from scanfuse.data.datasets import mura
+from opening import open_studies
+from scanfuse.data.layouts import mura
 from scanfuse.data.manifest import Manifest
-from scanfuse.data.phantoms import mura as phantom
-from scanfuse.data.studies import open_studies
+from scanfuse.data.synthetic import mura as phantom
 from scanfuse.errors import UserError
 
 
@@ -42,7 +42,7 @@ VALID = "\n".join(line(number, number % 2, published="valid") for number in rang
 
 @pytest.fixture(scope="module")
 def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return phantom.write(tmp_path_factory.mktemp("mura"), patients=60, size=32, seed=3)
+    return phantom.write(tmp_path_factory.mktemp("mura"), phantom.Options(patients=60, size=32, seed=3))
 
 
 def test_the_phantom_is_read_whole_from_either_folder(phantoms: Path) -> None:
@@ -140,7 +140,7 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     (root / "MURA-v1.1/valid_labeled_studies.csv").unlink()
     with pytest.raises(UserError, match=r"valid_labeled_studies\.csv does not exist"):
         open_studies(root)
-    with pytest.raises(UserError, match="no X-ray studies"):
+    with pytest.raises(UserError, match="No data set in a known layout"):
         open_studies(root / "MURA-v1.1" / "train")
     with pytest.raises(UserError, match="no body part 'KNEE'"):
         open_studies(root, options={"parts": ("KNEE",)})

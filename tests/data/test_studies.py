@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from opening import open_pairs, open_studies
 from scanfuse.cli import main
-from scanfuse.data.datasets import open_manifest
-from scanfuse.data.datasets.studies import role_of_view
+from scanfuse.data import layouts
+from scanfuse.data.inputs.pairing import Pairing, pairs_of, roles_of
 from scanfuse.data.labels import Labels
+from scanfuse.data.layouts.studies import role_of_view
 from scanfuse.data.manifest import Manifest, Row
-from scanfuse.data.phantoms import load
 from scanfuse.data.readers import write_image
-from scanfuse.data.studies import Pairing, open_studies, pairs_of, roles_of, study_layouts
+from scanfuse.data.synthetic import load
 from scanfuse.errors import UserError
 
 HEAD = "study,patient,path,view,finding,split"
@@ -221,16 +222,18 @@ def test_wrong_roots_layouts_and_options_are_named(tmp_path: Path) -> None:
     root = make(tmp_path, studies(12))
     for call, message in (
         (lambda: open_studies(tmp_path / "nowhere"), "does not exist"),
-        (lambda: open_studies(tmp_path / "images"), "holds no X-ray studies"),
+        (lambda: open_studies(tmp_path / "images"), "No data set in a known layout"),
         (lambda: open_studies(root, "mura"), "not in the layout 'mura'"),
-        (lambda: open_studies(root, "harvard"), "Unknown study layout"),
+        (lambda: open_studies(root, "harvard"), "Unknown layout 'harvard'; choose auto, cbis_ddsm, chexpert"),
         (lambda: open_studies(root, options={"target": ("fever",)}), "no target column 'fever'"),
         (lambda: open_studies(root, options={"positive": ("fever",)}), "no finding 'fever'"),
-        (lambda: open_studies(root, options={"uncertain": "ones"}), "no option 'uncertain'"),
+        (lambda: open_studies(root, options={"uncertain": "ones"}), "no option 'uncertain'; it has target"),
+        (lambda: open_studies(root, options={"positiv": "flu"}), "no option 'positiv'; did you mean 'positive'"),
+        (lambda: open_studies(root, "mora"), "Unknown layout 'mora'; did you mean 'mura'"),
     ):
         with pytest.raises(UserError, match=message):
             call()
-    assert study_layouts() == ("cbis_ddsm", "chexpert", "mura", "studies")
+    assert layouts.names("view_pairs") == ("cbis_ddsm", "chexpert", "mura", "studies")
 
 
 def test_registered_pairs_are_never_taken_for_studies(tmp_path: Path) -> None:
@@ -238,8 +241,8 @@ def test_registered_pairs_are_never_taken_for_studies(tmp_path: Path) -> None:
         for number in range(6):
             write_image(tmp_path / name / f"{number}.png", np.zeros((8, 8), np.uint8))
     (tmp_path / "train.csv").write_text("a,b\n")
-    assert open_manifest(tmp_path, ("CT", "MRI"), split="none").modalities == ("ct", "mri")
-    with pytest.raises(UserError, match="no X-ray studies"):
+    assert open_pairs(tmp_path, ("CT", "MRI"), split="none").modalities == ("ct", "mri")
+    with pytest.raises(UserError, match="No data set in a known layout"):
         open_studies(tmp_path)
 
 
@@ -333,7 +336,7 @@ def test_without_a_split_one_patient_is_enough(tmp_path: Path) -> None:
         ("cbis_ddsm", ["mass_case_description_train_set.csv", "calc_case_description_train_set.csv"]),
     ):
         root = tmp_path / layout
-        load(layout).write(root, patients=5, size=48)
+        load(layout).write(root, load(layout).Options(patients=5, size=48))
         assert "val" in set(open_studies(root).table["split"])
         whole = open_studies(root, split=False).table
         first = whole.loc[whole["split"] == "train", "group"].iloc[0]

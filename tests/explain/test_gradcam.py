@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scanfuse.data.transforms.placement import place, stretched
 from scanfuse.explain.ablation import view_ablation
 from scanfuse.explain.gradcam import grad_cam, maps_of, output, scaled_together, tapped
-from scanfuse.explain.placement import place, stretched
 
 SIDE = 32
 CORNER = 12

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from scanfuse import config, systems
-from scanfuse.data.phantoms import chexpert, mura
+from scanfuse.data.synthetic import chexpert, mura
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import output
 from scanfuse.systems.xfmamba import System
@@ -36,13 +36,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def bones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight patients in the MURA layout, of whom every fifth is in the published valid set."""
-    return mura.write(tmp_path_factory.mktemp("bones"), patients=8, size=40, seed=4)
+    return mura.write(tmp_path_factory.mktemp("bones"), mura.Options(patients=8, size=40, seed=4))
 
 
 @pytest.fixture(scope="module")
 def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten patients in the CheXpert layout."""
-    return chexpert.write(tmp_path_factory.mktemp("chests"), patients=10, size=40, seed=2)
+    return chexpert.write(tmp_path_factory.mktemp("chests"), chexpert.Options(patients=10, size=40, seed=2))
 
 
 def build(root: Path, changes: Mapping[str, Any] | None = None) -> System:

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from scanfuse import config
+from scanfuse.data.folds import FoldConfig
 from scanfuse.errors import UserError
 from scanfuse.stats.calibration import probabilities_of
 from scanfuse.tasks.classify import Scored, Task, metric_table
 from scanfuse.tasks.classify_decision import Decision, DecisionConfig, combine, fit_decision, undecided
-from scanfuse.tasks.classify_folds import FoldConfig, SamplingConfig
+from scanfuse.tasks.classify_folds import SamplingConfig
 from scanfuse.tasks.classify_loss import ClassificationLoss
 
 BINARY = Task("binary", ("abnormal",))

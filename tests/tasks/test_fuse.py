@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from scanfuse.data.phantoms import harvard
+from scanfuse.data.inputs.image_pairs import PairSettings, collate_pairs, pair_sample
 from scanfuse.data.readers import read_image
-from scanfuse.data.sample import collate, sample_of
+from scanfuse.data.synthetic import harvard
 from scanfuse.errors import UserError
 from scanfuse.metrics.fusion import METRICS
 from scanfuse.tasks import fuse
-from scanfuse.tasks.fuse import FusedImage, FusionData
+from scanfuse.tasks.fuse import FusedImage
 
 PAIR = ("a", "b")
 DTYPES = ["uint8", "uint16", "int16", "float32", "float64"]
@@ -31,7 +31,7 @@ def second(a: Tensor, b: Tensor) -> Tensor:
 
 
 def run(fuser: fuse.Fuser, a: np.ndarray, b: np.ndarray, *, stretched: bool = True) -> FusedImage:
-    return fuse.fuse_images(fuser, collate([sample_of({"a": a, "b": b})]), PAIR, stretched=stretched)[0]
+    return fuse.fuse_images(fuser, collate_pairs([pair_sample({"a": a, "b": b})]), PAIR, stretched=stretched)[0]
 
 
 def grey(dtype: str, low: float, high: float, seed: int = 0, shape: tuple[int, int] = (12, 17)) -> np.ndarray:
@@ -187,7 +187,7 @@ def test_baselines_are_plain_arithmetic_on_the_values() -> None:
 def test_a_constant_source_is_harmless(dtype: str) -> None:
     flat = np.full((12, 17), 77, dtype)
     assert np.array_equal(run(first, flat, flat).pixels, flat)
-    assert not fuse.to_plane(sample_of({"a": flat})["a"][None]).stretched.any()
+    assert not fuse.to_plane(pair_sample({"a": flat})["a"][None]).stretched.any()
     varied = grey("uint8", 0, 255)
     for result in (run(second, flat, varied), run(first, varied, flat)):
         assert np.isfinite(result.pixels).all()
@@ -209,7 +209,7 @@ def test_what_a_fuser_returns_beyond_the_range_is_clipped() -> None:
 def test_a_crop_is_stretched_as_its_whole_image() -> None:
     a, b = grey("uint8", 20, 220), colour(4)
     b[0, 0], b[0, 1] = 3, 250
-    batch = collate([sample_of({"a": a, "b": b})])
+    batch = collate_pairs([pair_sample({"a": a, "b": b})])
     whole = {name: fuse.to_plane(batch[name]).stretched for name in PAIR}
     for name in PAIR:
         assert torch.equal(fuse.stretch(batch, name), whole[name])
@@ -222,22 +222,22 @@ def test_a_crop_is_stretched_as_its_whole_image() -> None:
 def test_every_sample_of_a_batch_has_its_own_stretch() -> None:
     """A grey sample that shares a batch with a coloured one has three equal channels."""
     pairs = [(grey("uint8", 0, 99), grey("uint8", 5, 50)), (colour(5), grey("uint8", 100, 255, seed=2))]
-    samples = [sample_of({"a": a, "b": b}) for a, b in pairs]
-    batch = collate(samples)
+    samples = [pair_sample({"a": a, "b": b}) for a, b in pairs]
+    batch = collate_pairs(samples)
     assert batch["a"].shape[1] == 3
     for name in PAIR:
-        alone = torch.cat([fuse.stretch(collate([sample]), name) for sample in samples])
+        alone = torch.cat([fuse.stretch(collate_pairs([sample]), name) for sample in samples])
         torch.testing.assert_close(fuse.stretch(batch, name), alone, atol=1e-6, rtol=0)
-    constant = collate([sample_of({"a": np.full((8, 8), 9, np.uint8), "b": np.zeros((8, 8), np.float32)})])
+    constant = collate_pairs([pair_sample({"a": np.full((8, 8), 9, np.uint8), "b": np.zeros((8, 8), np.float32)})])
     assert not fuse.stretch(constant, "a").any()
     assert not fuse.stretch(constant, "b").any()
 
 
 def test_a_batch_gives_the_results_of_its_samples() -> None:
-    samples = [sample_of({"a": grey("uint8", 0, 9 * k, k), "b": grey("uint8", k, 200, k + 1)}) for k in (5, 20)]
-    together = fuse.fuse_images(first, collate(samples), PAIR, stretched=True)
+    samples = [pair_sample({"a": grey("uint8", 0, 9 * k, k), "b": grey("uint8", k, 200, k + 1)}) for k in (5, 20)]
+    together = fuse.fuse_images(first, collate_pairs(samples), PAIR, stretched=True)
     for result, sample in zip(together, samples, strict=True):
-        alone = fuse.fuse_images(first, collate([sample]), PAIR, stretched=True)[0]
+        alone = fuse.fuse_images(first, collate_pairs([sample]), PAIR, stretched=True)[0]
         assert np.array_equal(result.pixels, alone.pixels)
 
 
@@ -392,15 +392,15 @@ def test_scores_are_those_of_the_stored_pixels(pair: tuple[str, str], tmp_path: 
 
 
 def test_fractions_must_leave_something_to_train_on() -> None:
-    assert FusionData(val_fraction=0.2, test_fraction=0.3).fractions == pytest.approx(
+    assert PairSettings(val_fraction=0.2, test_fraction=0.3).fractions == pytest.approx(
         {"train": 0.5, "val": 0.2, "test": 0.3}
     )
     with pytest.raises(UserError, match="nothing to train on"):
-        _ = FusionData(val_fraction=0.5, test_fraction=0.5).fractions
+        _ = PairSettings(val_fraction=0.5, test_fraction=0.5).fractions
 
 
 @pytest.mark.parametrize("pair", ["CT", "CT-", "-MRI", "CT-MRI-PET", "CT--MRI", ""])
 def test_a_pair_is_two_names(pair: str) -> None:
     with pytest.raises(ValueError, match="two modalities"):
-        FusionData(pair=pair)
-    assert FusionData(pair="SPECT-MRI").modalities == ("spect", "mri")
+        PairSettings(pair=pair)
+    assert PairSettings(pair="SPECT-MRI").modalities == ("spect", "mri")

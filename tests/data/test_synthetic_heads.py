@@ -6,39 +6,40 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from scanfuse.data import phantoms
-from scanfuse.data.datasets import open_manifest
-from scanfuse.data.phantoms import harvard
-from scanfuse.data.phantoms._head import draw_case, tissue_fractions
+from opening import open_pairs
+from scanfuse import config
+from scanfuse.data import synthetic
+from scanfuse.data.inputs.image_pairs import ImagePairDataset
 from scanfuse.data.readers import read_image
-from scanfuse.data.sample import FusionDataset
+from scanfuse.data.synthetic import harvard
+from scanfuse.data.synthetic._head import draw_case, tissue_fractions
 from scanfuse.errors import UserError
 
 
 def test_listed_by_file_name() -> None:
-    assert "harvard" in phantoms.names() and not any(name.startswith("_") for name in phantoms.names())
-    assert phantoms.load("harvard") is harvard
+    assert "harvard" in synthetic.names() and not any(name.startswith("_") for name in synthetic.names())
+    assert synthetic.load("harvard") is harvard
     with pytest.raises(UserError, match=r"Unknown phantom 'no'; choose .*harvard"):
-        phantoms.load("no")
+        synthetic.load("no")
 
 
 def test_layout_is_read_back_and_split_by_case(tmp_path: Path) -> None:
-    harvard.write(tmp_path, cases=7, slices=3, size=32)
-    harvard.write(tmp_path, pair=("mri", "spect"), cases=3, slices=1, size=32)
-    manifest = open_manifest(tmp_path, ("CT", "MRI"))
+    harvard.write(tmp_path / "a", harvard.Options(cases=7, slices=3, size=32))
+    harvard.write(tmp_path / "b", harvard.Options(pair="mri-spect", cases=3, slices=1, size=32))
+    manifest = open_pairs(tmp_path / "a", ("CT", "MRI"))
     assert manifest.table["id"].tolist()[:4] == ["1005", "1006", "1007", "2005"]
     assert len(manifest) == 21 and manifest.table["group"].nunique() == 7
     assert manifest.table.groupby("group")["split"].nunique().max() == 1
-    assert open_manifest(tmp_path, ("CT", "MRI"), split="published").is_leaky
-    images = FusionDataset(open_manifest(tmp_path, ("SPECT", "MRI")))[0]["meta"]["images"]
+    assert open_pairs(tmp_path / "a", ("CT", "MRI"), split="published").is_leaky
+    images = ImagePairDataset(open_pairs(tmp_path / "b", ("SPECT", "MRI")))[0]["meta"]["images"]
     assert images["mri"].pixels.shape == (32, 32) and images["spect"].pixels.shape == (32, 32, 3)
     assert all(image.pixels.dtype == np.uint8 for image in images.values())
-    assert "no patients" in (tmp_path / "CT-MRI" / "ABOUT.txt").read_text()
+    assert "no patients" in (tmp_path / "a" / "CT-MRI" / "ABOUT.txt").read_text()
 
 
 def test_same_seed_same_bytes_other_seed_other_heads(tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        harvard.write(tmp_path / name, cases=2, slices=2, size=32, seed=seed)
+        harvard.write(tmp_path / name, harvard.Options(cases=2, slices=2, size=32, seed=seed))
     files = {
         name: {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.png")}
         for name in "abc"
@@ -159,16 +160,18 @@ def test_lesions_show_in_one_modality_more_than_in_the_other() -> None:
     assert set(seen) == {*better, "tumour", "none"}
 
 
-def test_bad_requests(tmp_path: Path) -> None:
+def test_bad_requests() -> None:
     for options, text in (
-        ({"pair": ("CT", "US")}, "Phantoms come as two of CT, MRI, SPECT, PET; got CT, US."),
-        ({"cases": 0}, "cases must be 1 to 9999, not 0."),
-        ({"size": 16}, "size must be 32 to 1024, not 16."),
+        (
+            {"pair": "CT-US"},
+            "The setting 'pair' cannot be 'CT-US': value error, phantoms come as two of CT, MRI",
+        ),
+        ({"cases": 0}, "The setting 'cases' cannot be 0: input should be greater than or equal to 1."),
+        ({"size": 16}, "The setting 'size' cannot be 16: input should be greater than or equal to 32."),
     ):
         with pytest.raises(UserError) as caught:
-            harvard.write(tmp_path / "x", **options)  # type: ignore[arg-type]
-        assert str(caught.value) == text
-    assert not (tmp_path / "x").exists()
+            config.build(harvard.Options, options)
+        assert str(caught.value).startswith(text)
 
 
 def test_false_colours_climb_in_brightness() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scanfuse.data.datasets import adapter, layouts, open_manifest
+from opening import open_pairs
 from scanfuse.data.readers import read_image, write_image
 from scanfuse.errors import UserError
 
@@ -20,23 +20,12 @@ def fill(folder: Path, names: list[str], suffix: str = ".png") -> None:
 
 def message(*arguments: object, **options: object) -> str:
     with pytest.raises(UserError) as caught:
-        open_manifest(*arguments, **options)  # type: ignore[arg-type]
+        open_pairs(*arguments, **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 NAMES = ["2004", "2005", "16003", "16004", "20005", "28011"]
-
-
-def test_every_layout_says_what_it_is() -> None:
-    ours = ("harvard", "manifest", "paired")
-    assert set(ours) <= set(layouts())
-    for layout in ours:
-        module = adapter(layout)
-        assert all(getattr(module, name) for name in ("LAYOUT", "CITATION", "LICENCE", "HOW_TO_GET", "RANK"))
-    assert adapter("harvard").EXPECTED["CT-MRI"] == (184, 10)
-    with pytest.raises(UserError, match="Unknown layout 'coco'; choose auto, "):
-        adapter("coco")
 
 
 # --- Harvard ------------------------------------------------------------------------------------------------------
@@ -49,7 +38,7 @@ def test_harvard_places(tmp_path: Path, below: str, pair: tuple[str, str]) -> No
         fill(tmp_path / "flat" / below / folder, NAMES)
         fill(tmp_path / "parts" / below / "train" / folder, NAMES[1:])
         fill(tmp_path / "parts" / below / "test" / folder, NAMES[:1])
-    flat, parts = (open_manifest(tmp_path / kind, pair, layout="harvard") for kind in ("flat", "parts"))
+    flat, parts = (open_pairs(tmp_path / kind, pair, layout="harvard") for kind in ("flat", "parts"))
     assert flat.modalities == parts.modalities == tuple(name.lower() for name in pair)
     assert list(flat.table["id"]) == list(parts.table["id"]) == NAMES  # by case and slice, train and test pooled
     assert list(parts.table["group"]) == ["2", "2", "16", "16", "20", "28"]
@@ -64,7 +53,7 @@ def test_harvard_published_split_is_labelled(tmp_path: Path) -> None:
     for folder in ("CT", "MRI"):
         fill(tmp_path / "train" / folder, NAMES[1:])
         fill(tmp_path / "test" / folder, NAMES[:1])
-    manifest = open_manifest(tmp_path, ("CT", "MRI"), split="published")
+    manifest = open_pairs(tmp_path, ("CT", "MRI"), split="published")
     assert manifest.notes == ("leaky: 1 of 4 cases are in more than one published split",)
     assert list(manifest.subset("test").table["id"]) == ["2004"]
     train, val = (set(manifest.subset(name).table["group"]) for name in ("train", "val"))
@@ -82,7 +71,7 @@ def test_harvard_unpaired_names(tmp_path: Path) -> None:
         f"4 of 7 names in {tmp_path}/CT and {tmp_path}/MRI are unpaired: 20005 (no MRI), 2004 (no MRI), "
         "28011 (no MRI), ...; add the missing files or remove these."
     )
-    allowed = open_manifest(tmp_path, ("CT", "MRI"), missing="allow", split="none")
+    allowed = open_pairs(tmp_path, ("CT", "MRI"), incomplete="keep", split="none")
     assert list(allowed.table["ct"] == "") == [name == "99001" for name in allowed.table["id"]]
 
 
@@ -115,6 +104,7 @@ def test_missing_folder_and_unknown_contents(tmp_path: Path) -> None:
     (tmp_path / "CT").mkdir()
     (tmp_path / "CT" / "notes.txt").write_text("no picture")
     assert message(tmp_path, ("CT", "MRI")).startswith(f"{tmp_path}/CT holds no picture; ScanFuse reads .png, .jpg")
+    assert message(tmp_path, ("CT", "ct")) == "Name at least two different modalities, such as CT,MRI; got CT, ct."
     assert message(tmp_path, ("CT",)) == "Name at least two different modalities, such as CT,MRI; got CT."
     assert "is not in the layout 'manifest'" in message(tmp_path, ("CT", "MRI"), layout="manifest")
 
@@ -127,10 +117,10 @@ def test_paired_folders_of_other_formats(tmp_path: Path) -> None:
     fill(tmp_path / "VIS", names)
     fill(tmp_path / "ir", names, ".tif")
     (tmp_path / "VIS" / ".hidden.png").write_bytes(b"")
-    manifest = open_manifest(tmp_path, ("vis", "IR"))
+    manifest = open_pairs(tmp_path, ("vis", "IR"))
     assert manifest.modalities == ("vis", "ir") and len(manifest) == 12
     assert list(manifest.table["group"]) == names
-    grouped = open_manifest(tmp_path, ("vis", "IR"), group_pattern=r"^(p\d+)_")
+    grouped = open_pairs(tmp_path, ("vis", "IR"), group_pattern=r"^(p\d+)_")
     assert set(grouped.table["group"]) == {"p00", "p01", "p02", "p03"}
     assert grouped.table.groupby("group")["split"].nunique().max() == 1
     assert "does not fit the group pattern" in message(tmp_path, ("vis", "ir"), group_pattern=r"^q(\d)")
@@ -156,7 +146,7 @@ def own(tmp_path: Path) -> Path:
 
 def test_manifest_keeps_its_split_and_gets_a_val(own: Path) -> None:
     for root in (own, own / "manifest.csv"):
-        manifest = open_manifest(root, ("MRI", "CT"))
+        manifest = open_pairs(root, ("MRI", "CT"))
         assert manifest.modalities == ("mri", "ct")
         assert manifest.describe() == "train 4 of 2 groups, val 2 of 1 group, test 2 of 1 group"
         assert manifest.notes == ("val was cut from the given train rows by group",)
@@ -188,9 +178,9 @@ def test_manifest_with_bad_cells(own: Path) -> None:
     )
     edit(own, "a/33.png", "")
     assert message(own, ("CT", "MRI")) == f"{own}/manifest.csv has no ct path for id '3'; fill it or remove the row."
-    assert list(open_manifest(own, ("CT", "MRI"), missing="allow").table["ct"] == "").count(True) == 1
+    assert list(open_pairs(own, ("CT", "MRI"), incomplete="keep").table["ct"] == "").count(True) == 1
     edit(own, "g2, train", "g2, ", 1)
-    assert "has no split in 1 of 8 rows; fill all of them or none." in message(own, ("CT", "MRI"), missing="allow")
+    assert "has no split in 1 of 8 rows; fill all of them or none." in message(own, ("CT", "MRI"), incomplete="keep")
 
 
 def test_manifest_group_in_two_splits(own: Path) -> None:
@@ -198,9 +188,9 @@ def test_manifest_group_in_two_splits(own: Path) -> None:
     assert message(own, ("CT", "MRI")).startswith(
         "The group 'g3' is in train and test: the scores would be too good."
     )
-    published = open_manifest(own, ("CT", "MRI"), split="published")
+    published = open_pairs(own, ("CT", "MRI"), split="published")
     assert published.notes[0] == "leaky: 1 of 4 groups are in more than one given split"
-    assert set(open_manifest(own, ("CT", "MRI"), split="none").table["split"]) == {""}
+    assert set(open_pairs(own, ("CT", "MRI"), split="none").table["split"]) == {""}
 
 
 # --- real ---------------------------------------------------------------------------------------------------------
@@ -209,12 +199,12 @@ def test_manifest_group_in_two_splits(own: Path) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize(("pair", "count", "cases"), [(("CT", "MRI"), 106, 6), (("SPECT", "MRI"), 212, 11)])
 def test_real_harvard(real_data: Path, pair: tuple[str, str], count: int, cases: int) -> None:
-    manifest = open_manifest(real_data / "harvard", pair)
+    manifest = open_pairs(real_data / "harvard", pair)
     assert len(manifest) == count and manifest.table["group"].nunique() == cases
     assert not manifest.is_leaky and set(manifest.table["split"]) == {"train", "val", "test"}
     for row in manifest.rows:
         images = {name: read_image(path, grey_if_equal=False) for name, path in row.paths.items()}
         assert {image.size for image in images.values()} == {(256, 256)}
         assert images["mri"].channels == 1 and images[pair[0].lower()].channels == (1 if pair[0] == "CT" else 3)
-    published = open_manifest(real_data / "harvard", pair, split="published")
+    published = open_pairs(real_data / "harvard", pair, split="published")
     assert published.is_leaky and len(published.subset("test")) == {106: 14, 212: 18}[count]

@@ -1,33 +1,34 @@
-"""Folds by patient and balanced drawing."""
+"""Folds by patient, and the batches of an epoch."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from scanfuse.data.batches import balanced_order, epoch_order, sampling_weights
+from scanfuse.data.folds import assign_folds, strata, with_fold
+from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
-from scanfuse.tasks.classify import Task
-from scanfuse.tasks.classify_folds import assign_folds, balanced_order, sampling_weights, with_fold
 
-BINARY = Task("binary", ("abnormal",))
-LABELS = Task("multilabel", ("x", "y"))
+BINARY = Labels("binary", ("0", "1"))
+FINDINGS = Labels("multilabel", ("x", "y"))
 
 
-def _samples(seed: int = 0, patients: int = 50):
+def _samples(seed: int = 0, patients: int = 50) -> tuple[list[str], np.ndarray]:
+    """Patients and outcomes, 0 or 1."""
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(patients), rng.integers(1, 5, patients))
-    target = (rng.random(patients) < 0.3)[groups][:, None].astype(float)
-    return [f"p{g}" for g in groups], target, np.ones_like(target, bool)
+    return [f"p{g}" for g in groups], (rng.random(patients) < 0.3)[groups].astype(int)
 
 
 def manifest(splits: list[str] | None = None, patients: int = 30) -> Manifest:
-    groups, target, _ = _samples(patients=patients)
+    groups, target = _samples(patients=patients)
     table = pd.DataFrame(
         {
             "id": [str(i) for i in range(len(groups))],
             "group": groups,
             "split": ["train"] * len(groups),
-            "target": [f"{int(t)}" for t in target[:, 0]],
+            "target": [str(t) for t in target],
             "view": "x.png",
         }
     )
@@ -36,50 +37,61 @@ def manifest(splits: list[str] | None = None, patients: int = 30) -> Manifest:
     return Manifest(table, ("view",))
 
 
-def test_folds_hold_whole_patients_and_equal_shares():
-    groups, target, mask = _samples()
-    fold = assign_folds(groups, target, mask, BINARY, folds=5, seed=1)
+def test_folds_hold_whole_patients_and_equal_shares() -> None:
+    groups, outcome = _samples()
+    fold = assign_folds(groups, outcome, folds=5, seed=1)
     assert pd.Series(fold).groupby(groups).nunique().max() == 1
-    shares = [target[fold == number].mean() for number in range(5)]
+    shares = [outcome[fold == number].mean() for number in range(5)]
     assert max(shares) - min(shares) < 0.15
     counts = np.bincount(fold)
     assert counts.min() > 0.6 * counts.max()
-    np.testing.assert_array_equal(fold, assign_folds(groups, target, mask, BINARY, folds=5, seed=1))
-    assert (fold != assign_folds(groups, target, mask, BINARY, folds=5, seed=2)).any()
+    np.testing.assert_array_equal(fold, assign_folds(groups, outcome, folds=5, seed=1))
+    assert (fold != assign_folds(groups, outcome, folds=5, seed=2)).any()
 
 
-def test_the_rarest_label_is_spread():
+def test_the_rarest_label_is_spread() -> None:
     rng = np.random.default_rng(0)
-    target = np.stack([rng.random(200) < 0.5, rng.random(200) < 0.06], axis=1).astype(float)
-    fold = assign_folds([str(i) for i in range(200)], target, np.ones_like(target, bool), LABELS, folds=4)
+    target = np.stack([rng.random(200) < 0.5, rng.random(200) < 0.06], axis=1).astype(int)
+    found = strata([f"x={x};y={y}" for x, y in target], FINDINGS)
+    # By hand: the rarest positive finding, -1 without any.
+    np.testing.assert_array_equal(found, np.where(target[:, 1] == 1, 1, np.where(target[:, 0] == 1, 0, -1)))
+    fold = assign_folds([str(i) for i in range(200)], found, folds=4)
     rare = np.bincount(fold[target[:, 1] == 1], minlength=4)
     assert rare.max() - rare.min() <= 1
 
 
+def test_strata_of_classes_and_of_what_is_not_known() -> None:
+    assert strata(["1", "0", "", "1"], BINARY).tolist() == [1, 0, -1, 1]
+    assert strata(["b", "", "a"], Labels("multiclass", ("a", "b"))).tolist() == [1, -1, 0]
+    assert strata(["x=;y=1", "x=1;y=", "x=0;y=0", ""], FINDINGS).tolist() == [1, 0, -1, -1]
+    assert strata([], BINARY).tolist() == []
+    with pytest.raises(UserError, match="is none of"):
+        strata(["2"], BINARY)
+
+
 @pytest.mark.parametrize(
     "target",
-    [np.zeros((9, 1)), np.eye(9)[:, :1], np.arange(9.0)[:, None] % 3],
+    [np.zeros(9, int), np.eye(9, dtype=int)[0], np.arange(9) % 3],
     ids=["one class", "one positive", "three of each"],
 )
-def test_rare_outcomes_do_not_stop_it(target):
-    classes = Task("multiclass", ("a", "b", "c"))
-    fold = assign_folds([str(i) for i in range(9)], target, np.ones((9, 1), bool), classes, folds=5)
+def test_rare_outcomes_do_not_stop_it(target) -> None:
+    fold = assign_folds([str(i) for i in range(9)], target, folds=5)
     assert set(fold) == {0, 1, 2, 3, 4}
 
 
-def test_impossible_folds():
-    groups, target, mask = _samples(patients=3)
+def test_impossible_folds() -> None:
+    groups, outcome = _samples(patients=3)
     with pytest.raises(UserError, match="there are 3"):
-        assign_folds(groups, target, mask, BINARY, folds=5)
+        assign_folds(groups, outcome, folds=5)
     with pytest.raises(UserError, match="at least 2 folds"):
-        assign_folds(groups, target, mask, BINARY, folds=1)
+        assign_folds(groups, outcome, folds=1)
     with pytest.raises(UserError, match="no fold 5"):
         with_fold(manifest(), BINARY, folds=5, fold=5)
     with pytest.raises(UserError, match="--folds 3"):
         with_fold(manifest(), BINARY, folds=2, fold=0)
 
 
-def test_without_a_test_part_every_sample_is_tested_once():
+def test_without_a_test_part_every_sample_is_tested_once() -> None:
     base = manifest()
     tested, validated = [], []
     for fold in range(5):
@@ -90,7 +102,7 @@ def test_without_a_test_part_every_sample_is_tested_once():
     assert sorted(tested) == sorted(validated) == sorted(base.table["id"])
 
 
-def test_a_test_part_stays():
+def test_a_test_part_stays() -> None:
     base = manifest(["train", "val", "test"])
     validated = []
     for fold in range(3):
@@ -102,9 +114,9 @@ def test_a_test_part_stays():
     assert sorted(validated) == sorted(base.table["id"][base.table["split"] != "test"])
 
 
-def test_balanced_drawing_equalises_the_classes():
+def test_balanced_drawing_equalises_the_classes() -> None:
     target = np.array([[1.0]] * 10 + [[0.0]] * 190)
-    weights = sampling_weights(target, np.ones_like(target, bool), BINARY)
+    weights = sampling_weights(target, np.ones_like(target, bool))
     assert weights.mean() == pytest.approx(1)
     order = balanced_order(weights, 16, seed=3, epoch=0)
     drawn = np.concatenate(order)
@@ -114,9 +126,18 @@ def test_balanced_drawing_equalises_the_classes():
     assert order != balanced_order(weights, 16, seed=3, epoch=1)
 
 
-def test_weights_of_several_labels_and_unknown_ones():
+def test_weights_of_several_labels_and_unknown_ones() -> None:
     target = np.array([[1, 0], [0, 0], [0, 1], [0, 0]], float)
     mask = np.array([[1, 1], [1, 1], [1, 0], [0, 0]], bool)
     # x: one positive and two negatives known; y: two negatives known.
     raw = np.array([(3 / 2 + 1) / 2, (3 / 4 + 1) / 2, 3 / 4, 1])
-    np.testing.assert_allclose(sampling_weights(target, mask, LABELS), raw / raw.mean())
+    np.testing.assert_allclose(sampling_weights(target, mask), raw / raw.mean())
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
+    order = epoch_order(10, 4, seed=1, epoch=2)
+    assert [len(batch) for batch in order] == [4, 4, 2]
+    assert sorted(index for batch in order for index in batch) == list(range(10))
+    assert order == epoch_order(10, 4, seed=1, epoch=2)
+    assert order != epoch_order(10, 4, seed=1, epoch=3)
+    assert order != epoch_order(10, 4, seed=2, epoch=2)

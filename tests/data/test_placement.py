@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scanfuse.explain.placement import Placement, letterboxed, place, stretched
+from scanfuse.data.transforms.placement import Placement, letterboxed, place, stretched
 
 
 @pytest.mark.parametrize("source", [(64, 64), (37, 91), (5, 9)])

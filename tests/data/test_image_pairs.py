@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from scanfuse.config import build
+from scanfuse.data.inputs.image_pairs import ImagePairDataset, PairSettings, collate_pairs
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import write_image
-from scanfuse.data.sample import FusionDataset, collate
 from scanfuse.errors import UserError
 
 
@@ -31,12 +32,12 @@ def manifest(tmp_path: Path) -> Manifest:
     return Manifest(pd.DataFrame(rows, columns=columns, dtype=str), ("ct", "spect"))
 
 
-def batches(dataset: FusionDataset, workers: int = 0) -> list[dict[str, Any]]:
-    return list(DataLoader(dataset, batch_size=2, num_workers=workers, collate_fn=collate))
+def batches(dataset: ImagePairDataset, workers: int = 0) -> list[dict[str, Any]]:
+    return list(DataLoader(dataset, batch_size=2, num_workers=workers, collate_fn=collate_pairs))
 
 
 def test_whole_pictures(manifest: Manifest) -> None:
-    dataset = FusionDataset(manifest)
+    dataset = ImagePairDataset(manifest)
     sample = dataset[3]
     assert sample["ct"].shape == (1, 16, 20) and sample["spect"].shape == (3, 16, 20)
     assert sample["ct"].dtype == torch.float32
@@ -48,7 +49,7 @@ def test_whole_pictures(manifest: Manifest) -> None:
 
 @pytest.mark.parametrize("crop", [8, 16, 24])
 def test_crops_and_flips_stay_registered(manifest: Manifest, crop: int) -> None:
-    dataset = FusionDataset(manifest, crop=crop, flips=True, seed=1)
+    dataset = ImagePairDataset(manifest, crop=crop, flips=True, seed=1)
     seen = set()
     for epoch in range(4):
         dataset.set_epoch(epoch)
@@ -60,7 +61,7 @@ def test_crops_and_flips_stay_registered(manifest: Manifest, crop: int) -> None:
 
 
 def test_small_pictures_are_reflected(manifest: Manifest) -> None:
-    sample = FusionDataset(manifest, crop=24)[0]
+    sample = ImagePairDataset(manifest, crop=24)[0]
     pixels = sample["meta"]["images"]["ct"].pixels
     assert sample["ct"].shape == (1, 24, 24)
     padded = np.pad(pixels, ((4, 4), (2, 2)), mode="reflect")
@@ -70,12 +71,12 @@ def test_small_pictures_are_reflected(manifest: Manifest) -> None:
 def test_workers_and_resume_do_not_change_the_draw(manifest: Manifest) -> None:
     reference = []
     for epoch in range(3):
-        dataset = FusionDataset(manifest, crop=8, flips=True, seed=5)
+        dataset = ImagePairDataset(manifest, crop=8, flips=True, seed=5)
         dataset.set_epoch(epoch)
         reference.append([batch["ct"] for batch in batches(dataset)])
     assert not torch.equal(reference[0][0], reference[1][0])
-    dataset = FusionDataset(manifest, crop=8, flips=True, seed=5, keep_images=False)
-    loader = DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=collate, persistent_workers=True)
+    dataset = ImagePairDataset(manifest, crop=8, flips=True, seed=5, keep_images=False)
+    loader = DataLoader(dataset, batch_size=2, num_workers=2, collate_fn=collate_pairs, persistent_workers=True)
     for epoch in range(3):
         dataset.set_epoch(epoch)  # the workers live on and must see it
         for got, wanted in zip(loader, reference[epoch], strict=True):
@@ -84,7 +85,7 @@ def test_workers_and_resume_do_not_change_the_draw(manifest: Manifest) -> None:
 
 
 def test_without_cache_the_file_is_read_again(manifest: Manifest, tmp_path: Path) -> None:
-    cached, fresh = FusionDataset(manifest), FusionDataset(manifest, cache=False)
+    cached, fresh = ImagePairDataset(manifest), ImagePairDataset(manifest, cache=False)
     before = cached[0]["ct"], fresh[0]["ct"]
     write_image(tmp_path / "ct" / "0.png", np.zeros((16, 20), np.uint8))
     assert torch.equal(cached[0]["ct"], before[0])
@@ -94,26 +95,26 @@ def test_without_cache_the_file_is_read_again(manifest: Manifest, tmp_path: Path
 def test_missing_modality(manifest: Manifest) -> None:
     table = manifest.table.copy()
     table.loc[1, "spect"] = ""
-    dataset = FusionDataset(Manifest(table, manifest.modalities), crop=8)
+    dataset = ImagePairDataset(Manifest(table, manifest.modalities), crop=8)
     assert dataset[1]["spect"].shape == (1, 8, 8) and not dataset[1]["spect"].any()
     batch = batches(dataset)[0]
     assert batch["present"]["spect"].tolist() == [True, False] and batch["present"]["ct"].tolist() == [True, True]
     assert batch["spect"].shape == (2, 3, 8, 8)
     table.loc[1, "ct"] = ""
     with pytest.raises(UserError, match="Sample '1' has no picture of any modality"):
-        FusionDataset(Manifest(table, manifest.modalities))[1]
+        ImagePairDataset(Manifest(table, manifest.modalities))[1]
 
 
 def test_a_colour_slice_without_signal_joins_a_colour_batch(manifest: Manifest, tmp_path: Path) -> None:
     write_image(tmp_path / "spect" / "1.png", np.zeros((16, 20, 3), np.uint8))
-    batch = batches(FusionDataset(manifest))[0]
+    batch = batches(ImagePairDataset(manifest))[0]
     assert batch["spect"].shape == (2, 3, 16, 20) and not batch["spect"][1].any()
 
 
 def test_modalities_of_different_sizes(manifest: Manifest, tmp_path: Path) -> None:
     write_image(tmp_path / "spect" / "2.png", np.zeros((16, 21, 3), np.uint8))
     with pytest.raises(UserError) as caught:
-        FusionDataset(manifest)[2]
+        ImagePairDataset(manifest)[2]
     assert str(caught.value) == (
         f"{tmp_path}/ct/2.png is 16 x 20 and {tmp_path}/spect/2.png is 16 x 21 pixels: "
         "the modalities of a sample must be registered and of one size; resample one of them."
@@ -124,8 +125,29 @@ def test_samples_of_different_sizes(manifest: Manifest, tmp_path: Path) -> None:
     for name in ("ct", "spect"):
         write_image(tmp_path / name / "1.png", np.arange(30, dtype=np.uint8).reshape(5, 6))
     with pytest.raises(UserError) as caught:
-        batches(FusionDataset(manifest))
+        batches(ImagePairDataset(manifest))
     assert str(caught.value) == (
         "0 is 16 x 20 and 1 is 5 x 6 pixels: one batch needs one size; set --crop N or --batch 1."
     )
-    assert batches(FusionDataset(manifest, crop=8))[0]["ct"].shape == (2, 1, 8, 8)
+    assert batches(ImagePairDataset(manifest, crop=8))[0]["ct"].shape == (2, 1, 8, 8)
+
+
+def test_crops_beyond_reason_are_refused(manifest: Manifest) -> None:
+    """A bound for memory when the settings are read, and four times the picture when it is."""
+    assert build(PairSettings, {"crop": 8192}).crop == 8192
+    with pytest.raises(UserError, match=r"'crop' cannot be 999999: .*at most 8192 pixels a side, which are 256 MB"):
+        build(PairSettings, {"crop": 999_999})
+    assert ImagePairDataset(manifest, crop=80)[0]["ct"].shape == (1, 80, 80)
+    with pytest.raises(UserError, match="0 is 16 x 20 pixels, too small for crops of 81: set --crop to 80 or less"):
+        ImagePairDataset(manifest, crop=81)[0]
+
+
+def test_targets_in_order(manifest: Manifest) -> None:
+    table = manifest.table.assign(target=list("010011"))
+    assert ImagePairDataset(Manifest(table, manifest.modalities)).targets == list("010011")
+
+
+def test_the_layout_is_checked_against_the_listing() -> None:
+    for name, hint in (("harverd", "did you mean 'harvard'"), ("mura", "choose auto, harvard, manifest, paired")):
+        with pytest.raises(UserError, match=f"(?i)unknown layout '{name}'; {hint}"):
+            build(PairSettings, {"layout": name})

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from scanfuse.data.datasets import open_manifest
-from scanfuse.data.phantoms import _evidence, cbis_ddsm, chexpert, load, mura, names
+from opening import open_pairs, open_studies
+from scanfuse import config
 from scanfuse.data.readers import read_image
-from scanfuse.data.studies import open_studies
+from scanfuse.data.synthetic import _evidence, cbis_ddsm, chexpert, load, mura, names
 from scanfuse.errors import UserError
 
 MODULES = [mura, chexpert, cbis_ddsm]
@@ -32,7 +32,7 @@ def test_the_phantoms_are_found_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["mura", "chexpert", "cbis_ddsm"])
 def test_results_on_phantoms_say_so(name: str, tmp_path: Path) -> None:
-    root = load(name).write(tmp_path / "data", patients=20, size=48)
+    root = load(name).write(tmp_path / "data", load(name).Options(patients=20, size=48))
     places = [root, *(path for path in root.iterdir() if path.is_dir() and name != "cbis_ddsm")]
     for place in places:
         assert open_studies(place).notes[-1] == "phantoms: made-up pictures of nobody"
@@ -41,9 +41,11 @@ def test_results_on_phantoms_say_so(name: str, tmp_path: Path) -> None:
 
 
 def test_results_on_made_up_heads_say_so(tmp_path: Path) -> None:
-    root = load("harvard").write(tmp_path / "data", cases=4, slices=1, size=32, pair=("CT", "MRI"))
+    root = load("harvard").write(
+        tmp_path / "data", load("harvard").Options(cases=4, slices=1, size=32, pair="CT-MRI")
+    )
     for place in (root, root / "CT-MRI"):
-        assert open_manifest(place, ("CT", "MRI")).notes[-1] == "phantoms: made-up pictures of nobody"
+        assert open_pairs(place, ("CT", "MRI")).notes[-1] == "phantoms: made-up pictures of nobody"
 
 
 def test_the_ceilings_follow_from_the_law() -> None:
@@ -79,39 +81,39 @@ def test_findings_reach_their_ceiling(how: object) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_the_same_arguments_give_the_same_bytes(module: ModuleType, tmp_path: Path) -> None:
-    first, again, other = (module.write(tmp_path / name, patients=8, size=48, seed=seed)
+    first, again, other = (module.write(tmp_path / name, module.Options(patients=8, size=48, seed=seed))
                            for name, seed in (("a", 1), ("b", 1), ("c", 2)))  # fmt: skip
     assert digest(first) == digest(again) != digest(other)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_numbers_out_of_range_are_refused(module: ModuleType, tmp_path: Path) -> None:
-    for arguments in ({"patients": 2}, {"size": 8}):
-        with pytest.raises(UserError, match="Phantoms need 5 patients or more"):
-            module.write(tmp_path, **arguments)
+def test_numbers_out_of_range_are_refused(module: ModuleType) -> None:
+    for arguments, message in (({"patients": 2}, "'patients' cannot be 2: input should be"), ({"size": 8}, "'size'")):
+        with pytest.raises(UserError, match=message):
+            config.build(module.Options, arguments)
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_fifty_patients_take_seconds(module: ModuleType, tmp_path: Path) -> None:
     start = time.process_time()
-    module.write(tmp_path, patients=50, size=96)
+    module.write(tmp_path, module.Options(patients=50, size=96))
     # Own time, not wall time: other work on the machine must not fail the test. 200 studies then take under 20 s.
     assert time.process_time() - start < 5
     assert len(open_studies(tmp_path)) > 50
 
 
 def test_mura_studies_have_one_to_four_images_of_both_classes(tmp_path: Path) -> None:
-    manifest = open_studies(mura.write(tmp_path, patients=80, size=32))
+    manifest = open_studies(mura.write(tmp_path, mura.Options(patients=80, size=32)))
     assert {len(row.paths) for row in manifest.rows} == {1, 2, 3, 4}
     assert manifest.table["group"].nunique() == 80 < len(manifest)
     for split in ("train", "test"):
         assert 0.3 < (manifest.subset(split).table["target"] == "1").mean() < 0.7
-    only = open_studies(mura.write(tmp_path / "one", patients=10, size=32, parts=("HAND",)))
+    only = open_studies(mura.write(tmp_path / "one", mura.Options(patients=10, size=32, parts=("HAND",))))
     assert set(only.table["part"]) == {"HAND"}
 
 
 def test_chexpert_has_uncertain_blanks_missing_laterals_and_clean_valid_labels(tmp_path: Path) -> None:
-    root = chexpert.write(tmp_path, patients=50, size=32)
+    root = chexpert.write(tmp_path, chexpert.Options(patients=50, size=32))
     train = (root / "CheXpert-v1.0-small/train.csv").read_text()
     valid = (root / "CheXpert-v1.0-small/valid.csv").read_text()
     assert "-1.0" in train and ",," in train and "-1.0" not in valid
@@ -122,7 +124,7 @@ def test_chexpert_has_uncertain_blanks_missing_laterals_and_clean_valid_labels(t
 
 
 def test_cbis_keeps_the_quirks_of_the_published_tables(tmp_path: Path) -> None:
-    root = cbis_ddsm.write(tmp_path, patients=60, size=48)
+    root = cbis_ddsm.write(tmp_path, cbis_ddsm.Options(patients=60, size=48))
     mass = (root / "mass_case_description_train_set.csv").read_text()
     calc = (root / "calc_case_description_train_set.csv").read_text()
     assert "breast_density" in mass and "breast density" in calc and '.dcm\n"' in mass
@@ -162,6 +164,6 @@ def test_each_finding_is_in_the_pixels_of_its_view(name: str, view: str) -> None
 
 
 def test_dicom_is_sixteen_bit_and_uses_its_range(tmp_path: Path) -> None:
-    manifest = open_studies(cbis_ddsm.write(tmp_path, patients=6, size=64))
+    manifest = open_studies(cbis_ddsm.write(tmp_path, cbis_ddsm.Options(patients=6, size=64)))
     image = read_image(next(path for row in manifest.rows for path in row.paths.values()))
     assert image.pixels.dtype == np.uint16 and image.pixels.max() > 60000 and image.size == (64, 38)
