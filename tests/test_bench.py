@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from scanfuse import bench
+from scanfuse.verbs import bench
 from scanfuse.errors import UserError
 from scanfuse.ops import selective_scan
 

@@ -16,10 +16,10 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from scanfuse import config, systems
 from scanfuse.cli import main
-from scanfuse.comparison import Comparisons, Row, compare, markdown
+from scanfuse.verbs.compare import Comparisons, Row, compare, markdown
 from scanfuse.errors import UserError
-from scanfuse.evaluate import evaluate
-from scanfuse.predict import load
+from scanfuse.verbs.evaluate import evaluate
+from scanfuse.verbs.predict import load
 from scanfuse.run import create_run
 
 Capture = pytest.CaptureFixture[str]

@@ -17,11 +17,11 @@ from rich.console import Console
 from scanfuse import config, systems
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
-from scanfuse.evaluate import Cell, Evaluation, _spread, _summarise, evaluate, leakage, markdown, print_table
-from scanfuse.evaluate.columns import Column
-from scanfuse.evaluate.subgroups import grouped, subgroup_columns, subgroup_tables
-from scanfuse.evaluate.tables import write
-from scanfuse.predict import Predictor, load
+from scanfuse.verbs.evaluate import Cell, Evaluation, _spread, _summarise, evaluate, leakage, markdown, print_table
+from scanfuse.tasks.classify.column import Column
+from scanfuse.tasks.classify.subgroups import grouped, subgroup_columns, subgroup_tables
+from scanfuse.tables import write
+from scanfuse.verbs.predict import Predictor, load
 from scanfuse.run import Run, create_run
 from scanfuse.stats.calibration import probabilities_of
 from scanfuse.tasks.classify import Scored, Task, metric_table

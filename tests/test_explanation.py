@@ -15,7 +15,7 @@ from scanfuse import explanation
 from scanfuse.cli import main
 from scanfuse.data.transforms.placement import place
 from scanfuse.explain.overlay import overlay
-from scanfuse.predict import load
+from scanfuse.verbs.predict import load
 
 Capture = pytest.CaptureFixture[str]
 

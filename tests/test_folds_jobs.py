@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from opening import open_studies
 from scanfuse.cli import main
 from scanfuse.data.folds import with_fold
-from scanfuse.predict import load
+from scanfuse.verbs.predict import load
 from scanfuse.tasks.classify import Task
 from whole_jobs import FOLDS, Capture, fails, fold_command
 

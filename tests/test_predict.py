@@ -14,7 +14,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from scanfuse import config, systems
 from scanfuse.errors import UserError
-from scanfuse.predict import Predictor, choose_device, load, predict_folder
+from scanfuse.verbs.predict import Predictor, choose_device, load, predict_folder
 from scanfuse.run import create_run
 
 SYSTEM = "clinicalfmamba"

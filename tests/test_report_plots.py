@@ -10,7 +10,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
 from scanfuse.metrics.classification import calibration
-from scanfuse.report import plots
+from scanfuse.verbs.report import plots
 
 Figures = dict[str, Figure]
 

@@ -13,7 +13,7 @@ from torch import nn
 from scanfuse import config, systems, train
 from scanfuse.config import TrainConfig
 from scanfuse.errors import UserError
-from scanfuse.non_finite import first_non_finite
+from scanfuse.verbs.non_finite import first_non_finite
 from scanfuse.run import Run, open_run
 
 SYSTEM = "clinicalfmamba"

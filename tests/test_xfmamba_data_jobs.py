@@ -19,7 +19,7 @@ from scanfuse.backbones.vmamba import load_checkpoint
 from scanfuse.cli import main
 from scanfuse.data.synthetic import cbis_ddsm, chexpert
 from scanfuse.errors import UserError
-from scanfuse.predict import load
+from scanfuse.verbs.predict import load
 from scanfuse.systems.xfmamba import System
 from whole_jobs import TINY, Capture, fails, json_of, table_of
 

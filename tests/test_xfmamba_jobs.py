@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from scanfuse import cli, train
 from scanfuse.cli import main
-from scanfuse.predict import load
+from scanfuse.verbs.predict import load
 from whole_jobs import TINY, Capture, fails, json_of, table_of
 
 

@@ -10,7 +10,7 @@ from scanfuse import config
 from scanfuse.cli import main
 from scanfuse.data.synthetic import mura
 from scanfuse.systems.xfmamba import System
-from scanfuse.train import parameter_groups
+from scanfuse.verbs.optimisation import parameter_groups
 
 
 def test_it_learns_thirty_two_studies_by_heart(tmp_path: Path) -> None:

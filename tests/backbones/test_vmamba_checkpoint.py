@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scanfuse.backbones.vmamba import PRESETS, VMamba, VMambaConfig, load_checkpoint, load_encoder, read_checkpoint
 from scanfuse.errors import UserError
-from scanfuse.import_weights import import_vmamba
+from scanfuse.verbs.import_weights import import_vmamba
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 State = dict[str, Tensor]

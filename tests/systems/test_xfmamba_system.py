@@ -14,7 +14,7 @@ from scanfuse.data.synthetic import chexpert, mura
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import output
 from scanfuse.systems.xfmamba import System
-from scanfuse.train import parameter_groups
+from scanfuse.verbs.optimisation import parameter_groups
 
 SIZE = {"data": {"size": 64, "cache_mb": 16.0}}
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from scanfuse.stats.cluster_bootstrap import cluster_intervals
 from scanfuse.stats.delong import delong_test
 from scanfuse.stats.holm import holm
 from scanfuse.tasks.classify import Scored, Scores, Task, statistic
-from scanfuse.tasks.classify_compare import compare
+from scanfuse.tasks.classify.compare import compare
 
 BINARY = Task("binary", ("abnormal",))
 CLASSES = Task("multiclass", ("a", "b", "c"))

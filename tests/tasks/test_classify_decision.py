@@ -10,9 +10,9 @@ from scanfuse.data.folds import FoldConfig
 from scanfuse.errors import UserError
 from scanfuse.stats.calibration import probabilities_of
 from scanfuse.tasks.classify import Scored, Task, metric_table
-from scanfuse.tasks.classify_decision import Decision, DecisionConfig, combine, fit_decision, undecided
+from scanfuse.tasks.classify.operating_point import Decision, DecisionConfig, combine, fit_decision, undecided
 from scanfuse.tasks.classify_folds import SamplingConfig
-from scanfuse.tasks.classify_loss import ClassificationLoss
+from scanfuse.tasks.classify.loss import ClassificationLoss
 
 BINARY = Task("binary", ("abnormal",))
 CLASSES = Task("multiclass", ("a", "b", "c"))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from scanfuse.errors import UserError
 from scanfuse.tasks.classify import Task
-from scanfuse.tasks.classify_loss import ClassificationLoss, class_weights, classification_loss
+from scanfuse.tasks.classify.loss import ClassificationLoss, class_weights, classification_loss
 
 BINARY = Task("binary", ("abnormal",))
 CLASSES = Task("multiclass", ("a", "b", "c"))

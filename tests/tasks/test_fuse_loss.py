@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from scanfuse.tasks.fuse_loss import FusionLoss, fusion_loss, sobel_magnitude, ssim_pair
+from scanfuse.tasks.fuse.loss import FusionLoss, fusion_loss, sobel_magnitude, ssim_pair
 
 PLAIN = FusionLoss()
 # The tensors of this file are (1, 1, 4, 4) where a case is worked by hand.
