@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from scanfuse.layers.linear import Linear, linear
 from scanfuse.layers.route_conv import RouteConv
-from scanfuse.layers.ssm import dt_rank_for, initial_ssm, project, transition
-from scanfuse.ops import routes, scan_routes
+from scanfuse.layers.ssm import dt_rank_for, register_ssm, scan_by
+from scanfuse.ops import routes
 
 __all__ = ["BidirectionalMamba", "LatentMamba", "Mamba", "RouteMixer", "RouteSet", "map_orders", "num_routes_of"]
 
@@ -51,26 +51,10 @@ class RouteMixer(nn.Module):
         super().__init__()
         self.num_routes = num_routes
         self.conv1d = RouteConv(d_inner, num_routes=num_routes, width=conv_width)
-        ssm = initial_ssm(num_routes, d_inner, d_state, dt_rank)
-        self.x_proj_weight = ssm.x_proj_weight
-        self.dt_projs_weight = ssm.dt_projs_weight
-        self.dt_projs_bias = ssm.dt_projs_bias
-        self.A_logs = ssm.A_logs
-        self.Ds = ssm.Ds
+        register_ssm(self, num_routes=num_routes, d_inner=d_inner, d_state=d_state, dt_rank=dt_rank)
 
     def forward(self, x: Tensor, orders: Tensor, guide: Tensor | None = None) -> Tensor:
-        x_blki = self.conv1d(x, orders)
-        delta, B, C = project(x_blki if guide is None else guide, self.x_proj_weight, self.dt_projs_weight)
-        return scan_routes(
-            x_blki,
-            delta,
-            transition(self.A_logs, self.num_routes),
-            B,
-            C,
-            self.Ds.unflatten(0, (self.num_routes, -1)),
-            self.dt_projs_bias,
-            orders,
-        )
+        return scan_by(self, self.conv1d(x, orders), orders, guide=guide)
 
 
 class Mamba(nn.Module):
