@@ -17,6 +17,9 @@ from scanfuse.fusion.channel_swap import ChannelSwapFusion
 from scanfuse.fusion.concat import ConcatFusion
 from scanfuse.fusion.cross_mamba import CrossMambaBlock, CrossMambaFusion
 from scanfuse.fusion.cross_view import CrossViewFusion
+from scanfuse.fusion.dssf import DSSF, DSSFChain
+from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
+from scanfuse.fusion.sscs import SSCS
 from scanfuse.layers.conv import DGCB
 from scanfuse.layers.drop_path import DropPath
 from scanfuse.layers.linear import Linear
@@ -64,9 +67,21 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: CrossMambaFusion(16), [MAP, MAP], []),
     ],
     "fusion.cross_view": [(lambda: CrossViewFusion(16), [MAP, MAP], [])],
+    "fusion.dssf": [
+        (lambda: DSSF(16), [MAP, MAP], []),
+        (lambda: DSSF(16, ir_to_rgb=False), [MAP, MAP], []),
+        (lambda: DSSFChain(16, depth=3, d_state=4), [MAP, MAP], []),
+    ],
+    "fusion.fusion_mamba_block": [
+        (lambda: FusionMambaBlock(16, depth=2), [MAP, MAP], []),
+        (lambda: FusionMambaBlock(16, depth=0), [MAP, MAP], []),
+        (lambda: FusionMambaBlock(16, depth=2, swap=False, rgb_to_ir=False), [MAP, MAP], []),
+        (lambda: FusionMambaBlock(16, depth=0, swap=False), [MAP, MAP], []),
+    ],
     "fusion.pixel": [],  # rules on pixels, nothing to learn
+    "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 18
+NUM_MODULES = 22
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

@@ -9,7 +9,7 @@ from scanfuse.layers.linear import Linear, linear
 from scanfuse.layers.ssm import dt_rank_for, register_ssm, scan_by
 from scanfuse.ops import routes
 
-__all__ = ["GATED", "PLAIN", "SS2D", "SS2DOptions"]
+__all__ = ["GATED", "PLAIN", "SS2D", "SS2DOptions", "enter_scan"]
 
 _NUM_ROUTES = 4
 
@@ -36,6 +36,15 @@ GATED = SS2DOptions()
 
 PLAIN = SS2DOptions(d_state=1, ratio=1.0, gate=False, conv_bias=False)
 """VMamba v2 ("v05_noz", s1 models): no gate, one state; `replace(PLAIN, ratio=2.0)` gives the s2 models."""
+
+
+def enter_scan(x: Tensor, weight: Tensor, conv2d: nn.Conv2d) -> Tensor:
+    """SiLU(conv2d(W x)), the map that a scan reads: (batch, H, W, C) -> (batch, H * W, I), row-major.
+
+    Args:
+        weight: (I, C). conv2d: over I channels, keeps height and width.
+    """
+    return F.silu(conv2d(linear(x, weight).permute(0, 3, 1, 2))).permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class SS2D(nn.Module):
@@ -81,8 +90,7 @@ class SS2D(nn.Module):
         # Two products with the halves of W_in give contiguous maps; one product and a split would cost a copy later.
         weights = self.in_proj.weight.chunk(2 if self.options.gate else 1)
         gate = linear(x, weights[1]) if self.options.gate else None
-        x = linear(x, weights[0]).permute(0, 3, 1, 2)
-        u = F.silu(self.conv2d(x)).permute(0, 2, 3, 1).flatten(1, 2)
+        u = enter_scan(x, weights[0], self.conv2d)
         y = scan_by(self, u, routes.cross(height, width, device=x.device))
         y = self.out_norm(y).unflatten(1, (height, width))
         return self.out_proj(y if gate is None else y * F.silu(gate))
