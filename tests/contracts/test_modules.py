@@ -30,6 +30,7 @@ from scanfuse.layers.vss import MLP, VSSBlock
 from scanfuse.ops import routes
 
 MAP = (2, 5, 6, 16)
+VOLUME = (2, 2, 3, 4, 16)
 SEQUENCE = (2, 30, 16)
 IMAGE = (2, 16, 5, 6)
 CROSS = routes.cross(5, 6)
@@ -49,6 +50,7 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: BidirectionalMamba(16), [SEQUENCE], []),
         (lambda: LatentMamba(16), [MAP], []),
         (lambda: LatentMamba(16, route_set="raster"), [MAP], []),
+        (lambda: LatentMamba(16, route_set="triplane6"), [VOLUME], []),
     ],
     "layers.route_conv": [(lambda: RouteConv(16, num_routes=4), [SEQUENCE], [CROSS])],
     "layers.ss2d": [(lambda: SS2D(16), [MAP], []), (lambda: SS2D(16, PLAIN), [MAP], [])],
@@ -65,6 +67,8 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.cross_mamba": [
         (lambda: CrossMambaBlock(16), [MAP, MAP], []),
         (lambda: CrossMambaFusion(16), [MAP, MAP], []),
+        (lambda: CrossMambaBlock(16, route_set="axial"), [VOLUME, VOLUME], []),
+        (lambda: CrossMambaFusion(16, route_set="triplane3"), [VOLUME, VOLUME], []),
     ],
     "fusion.cross_view": [(lambda: CrossViewFusion(16), [MAP, MAP], [])],
     "fusion.dssf": [
