@@ -14,9 +14,10 @@ import csv
 import hashlib
 import io
 import json
-import zipfile
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import pandas as pd
@@ -30,6 +31,7 @@ from scanfuse import config as configuration
 from scanfuse.data.manifest import Manifest, read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path, write_text
+from scanfuse.foreign import check_file, foreign, read_json, shown
 
 __all__ = ["Run", "create_run", "file_digest", "open_run"]
 
@@ -62,15 +64,12 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """The content of run.json."""
-        try:
-            return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        if not os.path.lexists(self.path / "run.json"):
             raise UserError(
                 f"{self.path} has no run.json: the training did not reach its first validation. "
                 f"Continue it with: scanfuse train --resume {self.path}"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / 'run.json'} cannot be read: {error}") from None
+            )
+        return read_json(self.path / "run.json")
 
     def save_config(self, config: BaseModel) -> None:
         configuration.write_yaml(config, self.config_file)
@@ -80,7 +79,11 @@ class Run:
 
     def split(self) -> pd.DataFrame:
         """The samples that the run was given: columns id, group and split, among others."""
-        return read_csv(self.split_file)[1]
+        table = read_csv(self.split_file)[1]
+        missing = [name for name in ("id", "group", "split") if name not in table]
+        if missing:
+            raise UserError(f"{self.split_file} has no column {', '.join(missing)}: restore it, or train again.")
+        return table
 
     def split_notes(self) -> tuple[str, ...]:
         """What a reader of the run's results must know of its split, such as "leaky: ..."."""
@@ -109,20 +112,29 @@ class Run:
         """The best weights, after their digest was compared with run.json.
 
         Raises:
-            UserError: the file is missing, damaged or not the one that this run wrote.
+            UserError: the file is missing, damaged, not the one that this run wrote, or has values that are not
+                finite.
         """
-        if not self.weights_file.is_file():
+        if not os.path.lexists(self.weights_file):
             raise UserError(f"{self.weights_file} is missing: restore it, or train again.")
+        check_file(self.weights_file, "file of weights")
         expected = self.record().get("weights_sha256")
-        if file_digest(self.weights_file) != expected:
+        with foreign(self.weights_file, advice="restore it, or train again"):
+            if file_digest(self.weights_file) != expected:
+                raise UserError(
+                    f"{self.weights_file} was changed after the training (its SHA-256 differs from run.json): "
+                    "restore the original file, or train again."
+                )
+            weights = dict(load_file(self.weights_file))
+            wrong = [
+                name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+            ]
+        if wrong:
             raise UserError(
-                f"{self.weights_file} was changed after the training (its SHA-256 differs from run.json): "
-                "restore the original file, or train again."
+                f"{self.weights_file} holds values that are not finite, in {wrong[0][:80]}: train again, with a "
+                "lower --lr if the training diverged."
             )
-        try:
-            return dict(load_file(self.weights_file))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{self.weights_file} cannot be read: {error}") from None
+        return weights
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         with atomic_path(self.checkpoint_file) as temporary:
@@ -133,12 +145,28 @@ class Run:
                 raise OSError(f"the checkpoint was not written whole ({_first_line(error)})") from error
 
     def load_checkpoint(self) -> dict[str, Any]:
-        if not self.checkpoint_file.is_file():
+        """The state to continue from.
+
+        Raises:
+            UserError: the file is missing, damaged, or holds more than tensors and plain values.
+        """
+        if not os.path.lexists(self.checkpoint_file):
             raise UserError(f"{self.checkpoint_file} is missing: there is nothing to continue from.")
-        try:
-            return dict(torch.load(self.checkpoint_file, map_location="cpu", weights_only=True))
-        except (RuntimeError, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.checkpoint_file} is damaged: {_first_line(error)}") from None
+        check_file(self.checkpoint_file, "checkpoint")
+        with foreign(self.checkpoint_file, advice="restore it, or train again"):
+            try:
+                content = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+            except UnpicklingError as error:
+                raise UserError(
+                    f"{self.checkpoint_file} is damaged, or holds Python objects besides tensors and plain values, "
+                    "which could run code when loaded and which no training writes: restore it, or train again."
+                ) from error
+        if not isinstance(content, dict):
+            raise UserError(
+                f"{self.checkpoint_file} holds a {type(content).__name__}, not the state of a training: restore it, "
+                "or train again."
+            )
+        return content
 
 
 def create_run(path: str | Path) -> Run:
@@ -148,14 +176,17 @@ def create_run(path: str | Path) -> Run:
         UserError: the folder holds something already.
     """
     path = Path(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(
-            f"{path} exists already and is not empty: choose another --out, or continue with --resume {path}"
-        )
     try:
+        if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(
+                f"{shown(path)} exists already and is not empty: choose another --out, or continue with "
+                f"--resume {shown(path)}"
+            )
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"Cannot create {path}: {error.strerror}.") from None
+        raise UserError(f"Cannot create {shown(path)}: {error.strerror}.") from None
+    except ValueError:
+        raise UserError(f"Cannot create {shown(path)}: a path holds no NUL character.") from None
     return Run(path)
 
 
@@ -166,10 +197,10 @@ def open_run(path: str | Path) -> Run:
         UserError: it is not one.
     """
     run = Run(Path(path))
-    if not run.path.is_dir():
-        raise UserError(f"There is no run folder {path}; `scanfuse train` makes one.")
-    if not run.config_file.is_file():
-        raise UserError(f"{path} is not a run folder: it has no config.yaml.")
+    if not os.path.isdir(run.path):
+        raise UserError(f"There is no run folder {shown(path)}; `scanfuse train` makes one.")
+    if not os.path.lexists(run.config_file):
+        raise UserError(f"{shown(path)} is not a run folder: it has no config.yaml.")
     return run
 
 
