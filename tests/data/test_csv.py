@@ -73,6 +73,7 @@ def test_columns_equal_but_for_case_and_blanks(tmp_path: Path, names: str) -> No
         ("id,group\n1,a\0b\n", "line 2 holds a NUL character"),
         ("id,group\n1,M\xfcller\n".encode("latin-1"), "line 2 holds the byte 0xfc, which is not UTF-8"),
         ("id,group\n1,a\n".encode("utf-16"), "is UTF-16 text"),
+        ('id,"gro\nup"\n1,a\n', "has the column 'gro\\nup'; a name is one line"),
         ("id;group\n1;a\n", "is separated by semicolons or tabs"),
     ],
 )

@@ -208,6 +208,8 @@ def _columns(path: str | Path, header: list[str], rows: list[list[str]]) -> dict
             columns[place] = f"Unnamed: {place}"
     seen: dict[str, str] = {}
     for name in columns.values():
+        if not name.isprintable():
+            raise UserError(f"{shown(path)} has the column {name[:60]!r}; a name is one line of printable text.")
         if name.lower() in seen:
             raise UserError(
                 f"{shown(path)} has the columns {seen[name.lower()]!r} and {name!r}, which are the same but for case "
