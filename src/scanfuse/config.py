@@ -6,12 +6,15 @@ A system's `Config` is made of frozen sections (`model`, `data`, `loss`, `train`
 import difflib
 import importlib.resources
 import reprlib
+import types
+import typing
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from scanfuse.errors import UserError
@@ -27,6 +30,7 @@ __all__ = [
     "presets",
     "read_yaml",
     "to_yaml",
+    "without_none",
     "write_yaml",
 ]
 
@@ -46,7 +50,7 @@ class Section(BaseModel):
     @classmethod
     def _no_flag_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes true for 1
-        wanted = _without_none(cls.model_fields[str(info.field_name)].annotation)
+        wanted = without_none(cls.model_fields[str(info.field_name)].annotation)
         if isinstance(value, bool) and wanted in (int, float):
             raise PydanticCustomError("number_expected", "input should be a number")
         return value
@@ -196,3 +200,11 @@ def _keys_at(config_type: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         here = here.model_fields[part].annotation
     return list(here.model_fields)
+
+
+def without_none(annotation: Any) -> Any:
+    """`X` of the annotation `X | None`; any other annotation as it is."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        rest = [part for part in typing.get_args(annotation) if part is not type(None)]
+        return rest[0] if len(rest) == 1 else annotation
+    return annotation
