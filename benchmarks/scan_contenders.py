@@ -1,6 +1,6 @@
 """The other programs that `scan.py` times: mambapy, transformers and the C++ kernel. Each is absent with a reason.
 
-All of them get the tensors of `scanfuse.bench.make_inputs`, mamba-ssm's layout (batch, d, L), and do the whole job:
+All of them get the tensors of `scanfuse.verbs.bench.make_inputs`, mamba-ssm's layout (batch, d, L), and do the whole job:
 softplus of delta and its bias, the scan, the skip with D.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scanfuse import bench
+from scanfuse.verbs import bench
 
 KERNEL = Path(__file__).with_name("scan_kernel.cpp")
 

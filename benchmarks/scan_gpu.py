@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from scanfuse import bench
+from scanfuse.verbs import bench
 
 ROUNDS = 4096
 LANES = 1024

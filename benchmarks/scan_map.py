@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scanfuse import bench
+from scanfuse.verbs import bench
 from scanfuse.layers.ss2d import SS2D
 from scanfuse.ops import routes, scan_routes
 

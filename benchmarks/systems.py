@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from flops import multiply_adds
-from scanfuse import bench
+from scanfuse.verbs import bench
 from scanfuse.backbones import vmamba
 from scanfuse.backbones.vmamba import VMamba, load_checkpoint
 from scanfuse.files import write_text

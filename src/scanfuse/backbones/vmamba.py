@@ -31,7 +31,7 @@ Source: Liu et al., "VMamba: Visual State Space Model", NeurIPS 2024, and its pu
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,14 +52,19 @@ __all__ = ["PRESETS", "VMamba", "VMambaConfig", "load_checkpoint", "load_encoder
 _log = logging.getLogger(__name__)
 
 
+Depth = Annotated[int, Field(ge=1, le=256)]
+
+
 class VMambaConfig(Settings):
     """The network without its classifier. The defaults are `t_s1l8`."""
 
     family: Literal["v0", "v2"] = Field("v2", description="v0: vanilla, gated, no MLP; v2: no gate, MLP of ratio 4")
-    dim: int = Field(96, ge=2, multiple_of=2, description="channels of the first stage; doubled by each stage")
-    depths: tuple[int, int, int, int] = Field((2, 2, 8, 2), description="blocks per stage")
-    d_state: int = Field(1, ge=1, description="states per channel: published 16 in v0, 1 in v2")
-    ratio: float = Field(1.0, gt=0, description="inner channels of the scan over the channels of the block")
+    dim: int = Field(
+        96, ge=2, le=4096, multiple_of=2, description="channels of the first stage; doubled by each stage"
+    )
+    depths: tuple[Depth, Depth, Depth, Depth] = Field((2, 2, 8, 2), description="blocks per stage")
+    d_state: int = Field(1, ge=1, le=256, description="states per channel: published 16 in v0, 1 in v2")
+    ratio: float = Field(1.0, gt=0, le=16, description="inner channels of the scan over the channels of the block")
     conv_norm: Literal["layer", "batch"] = Field(
         "layer", description="norm of stem and downsampling: layer as published; batch learns small data from scratch"
     )

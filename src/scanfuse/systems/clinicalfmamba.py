@@ -41,7 +41,7 @@ Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and i
 """
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,17 +65,26 @@ from scanfuse.tasks.fuse.loss import FusionLoss
 __all__ = ["Config", "Model", "ModelConfig", "System"]
 
 
-class ModelConfig(Section):
-    """The network. The defaults are the published widths for 256 x 256 images (`base`)."""
+Width = Annotated[int, Field(ge=1, le=4096)]
+Dilation = Annotated[int, Field(ge=1, le=64)]
 
-    channels: tuple[int, int, int] = Field((32, 64, 128), description="widths of the stages; the first is the stem's")
-    dilations: tuple[int, int, int] = Field((1, 3, 5), description="of the gated convolution blocks")
+
+class ModelConfig(Section):
+    """The network. The defaults are the published widths for 256 x 256 images (`base`).
+
+    Upper bounds lie far above what fits into any memory together; they catch slips of the hand before they fill it.
+    """
+
+    channels: tuple[Width, Width, Width] = Field(
+        (32, 64, 128), description="widths of the stages; the first is the stem's"
+    )
+    dilations: tuple[Dilation, Dilation, Dilation] = Field((1, 3, 5), description="of the gated convolution blocks")
     stem_stride: Literal[1, 2] = Field(2, description="2 halves the map before stage 1 (256 x 256); 1 for 128 x 128")
-    latent_blocks: int = Field(5, ge=1, description="Mamba blocks per modality")
-    decoder_blocks: int = Field(3, ge=0, description="Mamba blocks after the fusion")
-    d_state: int = Field(8, ge=1, description="states per channel")
-    mix_state: int = Field(16, ge=1, description="states per channel of the channel mix")
-    expand: int = Field(2, ge=1, description="inner width of the Mamba blocks over their width")
+    latent_blocks: int = Field(5, ge=1, le=64, description="Mamba blocks per modality")
+    decoder_blocks: int = Field(3, ge=0, le=64, description="Mamba blocks after the fusion")
+    d_state: int = Field(8, ge=1, le=256, description="states per channel")
+    mix_state: int = Field(16, ge=1, le=256, description="states per channel of the channel mix")
+    expand: int = Field(2, ge=1, le=16, description="inner width of the Mamba blocks over their width")
     fusion: Literal["cross_mamba", "concat", "mean"] = Field("cross_mamba", description="how the latent maps join")
     routes: RouteSet = Field("cross", description="orders in which a map is read: four, or row by row only")
     cmca: bool = Field(True, description="channel attention from the stem features into the decoder: on or off")

@@ -71,7 +71,7 @@ class ModelConfig(Section):
     """The network. The defaults are the preset `t`."""
 
     fusion: Literal["xfmamba", "single", "early", "late"] = Field("xfmamba", description="how the two views are used")
-    num_outputs: int = Field(2, ge=1, description="logits: classes, or labels that are judged one by one")
+    num_outputs: int = Field(2, ge=1, le=10_000, description="logits: classes, or labels that are judged one by one")
     encoder: Literal["vmamba", "timm"] = Field("vmamba", description="kind of the network that sees the views")
     share_encoder: bool = Field(True, description="one encoder for both views, or one for each")
     vmamba: VMambaConfig = VMambaConfig()
@@ -82,8 +82,8 @@ class ModelConfig(Section):
     merge: Merge = Field("none", description="deinterleave gives scanned channels back to their own view")
     norm: SwapNorm = Field("ln2d", description="norm before the shallow step; bn: as the published code")
     gate: Gate = Field("silu", description="gate of the deep step: by position, or one number per channel")
-    fusion_state: int = Field(16, ge=1, description="states per channel of the fusion blocks")
-    expand: int = Field(2, ge=1, description="inner width of the fusion blocks over their width")
+    fusion_state: int = Field(16, ge=1, le=256, description="states per channel of the fusion blocks")
+    expand: int = Field(2, ge=1, le=16, description="inner width of the fusion blocks over their width")
 
     @model_validator(mode="after")
     def _separate_encoders_need_two_maps(self) -> "ModelConfig":
