@@ -242,8 +242,8 @@ class Fusion:
 
 
 def _refuse(asked: Asked) -> None:
-    if asked.ensemble or asked.by:
-        raise UserError("--ensemble and --by are for classification; these runs fuse images.")
+    if asked.by:
+        raise UserError("--by is for classification; these runs fuse images.")
 
 
 def _scored(method: str, result: FusedImage) -> dict[str, Any]:
