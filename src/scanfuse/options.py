@@ -98,8 +98,17 @@ def nested(leaves: Sequence[Leaf], values: Mapping[str, str | None]) -> dict[str
             here = given
             for part in leaf.path[:-1]:
                 here = here.setdefault(part, {})
-            here[leaf.path[-1]] = value.split(",") if leaf.kind == "list" else value
+            here[leaf.path[-1]] = _value(leaf, value)
     return given
+
+
+def _value(leaf: Leaf, text: str) -> Any:
+    """A list is split at its commas, and a word stands for the number that a `Literal` lists; the rest is pydantic's."""
+    if leaf.kind == "list":
+        return text.split(",")
+    annotation = without_none(leaf.field.annotation)
+    words = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+    return {str(word): word for word in words}.get(text, text)
 
 
 def pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
