@@ -103,7 +103,7 @@ def nested(leaves: Sequence[Leaf], values: Mapping[str, str | None]) -> dict[str
 
 
 def _value(leaf: Leaf, text: str) -> Any:
-    """A list is split at its commas, and a word stands for the number that a `Literal` lists; the rest is pydantic's."""
+    """Lists are split at commas, a word stands for the number that a `Literal` lists; pydantic does the rest."""
     if leaf.kind == "list":
         return text.split(",")
     annotation = without_none(leaf.field.annotation)
