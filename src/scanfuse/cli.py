@@ -384,24 +384,28 @@ def _data() -> None:
     """Check data, or make phantoms."""
 
 
-@_data.command("check", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@_data.command("check", context_settings=_UNPARSED)
 @click.argument("words", metavar="SYSTEM PATH [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
-def _data_check(words: tuple[str, ...]) -> int:
+@click.pass_context
+def _data_check(context: click.Context, words: tuple[str, ...]) -> int:
     """Look for faults in a data set before training on it.
 
     Give the options on the data that the training will get (--pair CT-MRI, --folds 5, --split-seed 1): then what is
-    checked is what is trained on.
+    checked is what is trained on. scanfuse data check SYSTEM --help lists them, and the layouts that the system reads
+    with the columns of a manifest.csv of your own.
     """
-    from scanfuse import systems
-    from scanfuse.options import leaves, nested, pairs, words_and_options
-    from scanfuse.verbs.check import check_data
+    from scanfuse.options import nested, pairs, words_and_options
+    from scanfuse.verbs.check import check_data, options_on_data, what_is_read
 
-    named, options = words_and_options(words)
+    named, options = words_and_options(words, flags=("help",))
+    if "--help" in options or "-h" in named:
+        named = [name for name in named if name != "-h"]
+        click.echo(f"{context.get_help()}\n\n{what_is_read(named[0] if named else None)}")
+        return 0
     if len(named) != 2:
         raise UserError("Name the system and the folder, such as: scanfuse data check xfmamba DIR")
-    found = [leaf for leaf in leaves(systems.load(named[0]).Config) if leaf.path[0] in ("data", "task", "folds")]
-    by_flag = {leaf.flag: leaf.flag for leaf in found}
-    findings = check_data(named[0], nested(found, pairs(options, list(by_flag))), Path(named[1]))
+    found = options_on_data(named[0])
+    findings = check_data(named[0], nested(found, pairs(options, [leaf.flag for leaf in found])), Path(named[1]))
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
