@@ -1,8 +1,12 @@
-"""The systems. The file name is the registry: a module in this folder is a system, and `load` imports it by name."""
+"""The systems. The file name is the registry: a module in this folder is a system, and `load` imports it by name.
+
+Folders that another package puts on this package's `__path__` are listed too.
+"""
 
 import difflib
 import importlib
-import importlib.resources
+import importlib.util
+import pkgutil
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,9 +96,7 @@ def ability(owner: Any, name: str) -> Any | None:
 
 def available() -> tuple[str, ...]:
     """Names of all systems, from the listing of this folder."""
-    folder = importlib.resources.files(__name__)
-    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".py")]
-    return tuple(sorted(name.removesuffix(".py") for name in names if not name.startswith("_")))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
 def load(name: str) -> type[System]:
@@ -127,7 +129,8 @@ def task_of(name: str) -> type["Task"]:
 
 def summary(name: str) -> str:
     """The first line of the system's docstring, read without importing the module."""
-    text = (importlib.resources.files(__name__) / f"{name}.py").read_text(encoding="utf-8")
+    spec: Any = importlib.util.find_spec(f"{__name__}.{name}")
+    text = str(spec.loader.get_source(spec.name))
     return text.lstrip().removeprefix('"""').splitlines()[0].strip('" ')
 
 

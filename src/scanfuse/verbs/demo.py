@@ -41,7 +41,8 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     for rival, changes in plan.rivals.items():
         folder = out / f"run-{rival.split()[0]}"
         predictors[rival] = _trained(name, data, folder, dict(changes), quick, console)
-    console.print("Evaluating on patients that no model has seen ...", highlight=False)
+    groups = trained.system.task.words.groups
+    console.print(f"Evaluating on {groups} that no model has seen ...", highlight=False)
     folder = trained.run.path / "evaluation" / "test"
     evaluation = evaluate(predictors, data, out=folder)
     print_table(evaluation, console)

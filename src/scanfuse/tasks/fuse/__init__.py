@@ -175,7 +175,15 @@ class Fusion:
                 for (name, each), p in zip(found.items(), adjusted, strict=True)
             ]
         rows.sort(key=lambda row: others.index(row.run))
-        return Comparisons(reference, asked.split, evaluation.samples, evaluation.groups, rows, evaluation.notes)
+        return Comparisons(
+            reference,
+            asked.split,
+            evaluation.samples,
+            evaluation.groups,
+            rows,
+            evaluation.notes,
+            who=self.words.groups,
+        )
 
     def describe(self, result: FusedImage) -> str:
         """Nothing: the picture says it."""
