@@ -116,7 +116,7 @@ def test_a_run_repeats_from_its_configuration(run: Path, head_phantoms: Path, tm
 
 
 def test_ablations_are_trained_as_their_flags_say(head_phantoms: Path, tmp_path: Path) -> None:
-    """Each is recorded and ends at a loss of its own; that every option has an effect, systems/test_variants.py tests."""
+    """Each is recorded and ends at a loss of its own. Every option of the models is in systems/test_variants.py."""
     losses = set()
     flags = [("cmca", "true"), ("routes", "raster"), ("fusion", "concat"), ("fusion", "mean"), ("stem-stride", "2")]
     for number, (flag, value) in enumerate(flags):

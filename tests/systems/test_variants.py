@@ -1,7 +1,7 @@
 """Every option of a model does something: given as its flag, it changes what the network computes or starts from.
 
-Weights are drawn from one seed, and those of the same name and shape are those of the network without the option: what
-differs then is the option's doing.
+Weights are drawn from one seed, and those of the same name and shape are those of the network without the option:
+what differs then is the option's doing.
 """
 
 from collections.abc import Mapping

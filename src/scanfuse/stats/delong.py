@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from scanfuse.metrics.classification.inputs import checked
-from scanfuse.stats.cluster_bootstrap import Estimate
+from scanfuse.stats.bootstrap import Estimate
 
 __all__ = ["AurocTest", "Delong", "delong", "delong_interval", "delong_test", "delong_unpaired_test"]
 
