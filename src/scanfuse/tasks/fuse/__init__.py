@@ -281,5 +281,5 @@ def _summarised(rows: list[dict[str, Any]], split: str, notes: Sequence[str]) ->
 def _paired(values: np.ndarray, base: np.ndarray, groups: list[str]) -> Difference:
     """Of two means over the samples where both are defined: a metric may not be for a small or empty image."""
     defined = np.isfinite(values) & np.isfinite(base)
-    both = (mean_of(np.where(defined, column, np.nan)) for column in (values, base))
-    return cluster_differences(*both, groups)["mean"]
+    first, second = (mean_of(np.where(defined, column, np.nan)) for column in (values, base))
+    return cluster_differences(first, second, groups)["mean"]
