@@ -121,7 +121,7 @@ class Manifest:
             table[name] = [_relative(path, root) for path in table[name]]
         return hashlib.sha256(table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
-    def write(self, path: str | Path, *, seen_from: str | Path | None = None) -> None:
+    def write(self, path: str | Path) -> None:
         """Writes a CSV file; notes come first as comment lines, paths below the file's folder become relative.
 
         Args:
@@ -129,7 +129,7 @@ class Manifest:
             seen_from: the folder that the file will lie in, if it is moved there afterwards.
         """
         path = Path(path)
-        folder = Path(path.parent if seen_from is None else seen_from).absolute()
+        folder = path.parent.absolute()
         table = self.table.copy()
         for name in self.modalities:
             table[name] = [_relative(file, folder) for file in table[name]]
