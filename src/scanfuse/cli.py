@@ -144,7 +144,7 @@ def _system_of(arguments: list[str]) -> str:
 def _train_command(name: str) -> click.Command:
     """The command for one system; its options are the leaves of the system's configuration."""
     from scanfuse import config, systems
-    from scanfuse.options import leaves, nested
+    from scanfuse.options import leaves, nested, option_name
 
     system_type = systems.load(name)
     found = leaves(system_type.Config)
@@ -202,7 +202,9 @@ def _train_command(name: str) -> click.Command:
     for leaf in found:
         text = f"{leaf.field.description or ''} [{'.'.join(leaf.path[:-1])}; {leaf.kind}]"
         options.append(click.Option([f"--{leaf.flag}", _parameter(leaf.flag)], metavar=leaf.kind.upper(), help=text))
-    return click.Command(name, params=options, callback=action, help=systems.summary(name))
+    # Underscores are as good as hyphens, as in every other command.
+    alike = {"token_normalize_func": option_name}
+    return click.Command(name, context_settings=alike, params=options, callback=action, help=systems.summary(name))
 
 
 def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
