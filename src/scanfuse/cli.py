@@ -23,6 +23,13 @@ _ON = click.option(
     show_default=True,
     help="which samples",
 )
+_SLICE = click.option(
+    "--slice",
+    "slices",
+    default=None,
+    metavar="AXIS:INDEX",
+    help="of volumes and stacks: axial:middle, coronal:40, ...",
+)
 _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -217,6 +224,7 @@ def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
 @click.option("--by", multiple=True, metavar="COLUMN", help="also by subgroup: a column of the data (repeatable)")
+@_SLICE
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _evaluate(
@@ -227,6 +235,7 @@ def _evaluate(
     pictures: int,
     ensemble: bool,
     by: tuple[str, ...],
+    slices: str | None,
     device: str,
     quiet: bool,
 ) -> None:
@@ -242,7 +251,7 @@ def _evaluate(
     _hush(quiet)
     home = runs[0] if len(runs) == 1 and cross_validation.is_cross_validation(runs[0]) else None
     evaluation = evaluate(
-        _loaded(_members(runs), device),
+        _loaded(_members(runs), device, slices),
         data,
         split=split,
         out=out or IN_RUN,
@@ -335,8 +344,9 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 @click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
+@_SLICE
 @click.option("--device", default="auto", show_default=True)
-def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) -> int:
+def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str | None, device: str) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
     Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
@@ -349,12 +359,14 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
         raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
     paths = _members(tuple(map(Path, runs))) if any(Path(run).exists() for run in runs) else []
     if len(paths) > 1:
-        predictor: Any = Ensemble(_loaded(tuple(paths), device))
+        predictor: Any = Ensemble(_loaded(tuple(paths), device, slices))
     elif len(runs) > 1:
         raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
     else:
         predictor = load(paths[0] if paths else runs[0], device=device)
-    inputs = pairs(options, [*predictor.modalities, "data", "out", "device"])
+        if slices is not None:
+            predictor.choose_slice(slices)
+    inputs = pairs(options, [*predictor.modalities, "data", "out", "device", "slice"])
     flags = [f"--{option_name(name)}" for name in predictor.modalities]
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
@@ -425,7 +437,7 @@ def _data_synth(words: tuple[str, ...]) -> None:
     click.echo(synth.run(words))
 
 
-def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
+def _loaded(runs: tuple[Path, ...], device: str, slices: str | None = None) -> dict[str, Any]:
     """Predictors by the name of their folder, or by the whole path where two folders share a name."""
     from scanfuse.verbs.predict import load
 
@@ -434,7 +446,10 @@ def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
         names = [str(run) for run in runs]
     if len(set(names)) < len(names):
         raise UserError("The same run was given twice.")
-    return {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    loaded = {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    for predictor in loaded.values() if slices is not None else ():
+        predictor.choose_slice(str(slices))
+    return loaded
 
 
 def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:
