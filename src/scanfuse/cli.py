@@ -1,6 +1,7 @@
 """The command line: one function per verb. The options of a training are made from the system's configuration."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ def _train(context: click.Context) -> None:
 
 def _system_of(arguments: list[str]) -> str:
     """The system that the file after --from, or the run or cross-validation after --resume, was made for."""
-    from scanfuse import config, run
+    from scanfuse import config, run, systems
     from scanfuse.verbs import cross_validation
 
     def settings(path: str) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def _system_of(arguments: list[str]) -> str:
             if argument == flag and position + 1 < len(arguments):
                 value = arguments[position + 1]
             if value:
-                return str(read(value).get("system"))
+                return systems.load(read(value).get("system")).__module__.rpartition(".")[2]
     raise UserError("Name the system first, such as: scanfuse train clinicalfmamba --data DIR --out RUN")
 
 
@@ -357,7 +358,7 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str |
     runs, options = words_and_options(words)
     if not runs:
         raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
-    paths = _members(tuple(map(Path, runs))) if any(Path(run).exists() for run in runs) else []
+    paths = _members(tuple(map(Path, runs))) if any(os.path.exists(run) for run in runs) else []
     if len(paths) > 1:
         predictor: Any = Ensemble(_loaded(tuple(paths), device, slices))
     elif len(runs) > 1:

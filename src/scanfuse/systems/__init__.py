@@ -99,13 +99,15 @@ def available() -> tuple[str, ...]:
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
-def load(name: str) -> type[System]:
-    """The `System` class of the module of that name.
+def load(name: object) -> type[System]:
+    """The `System` class of the module of that name; None is what settings say that name no system.
 
     Raises:
         UserError: there is no such system, or it, its input kind or its task lacks a member.
     """
     known = available()
+    if not isinstance(name, str):
+        raise UserError(f"The settings name no system: add the line 'system: NAME', one of: {', '.join(known)}.")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."

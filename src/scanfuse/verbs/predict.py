@@ -6,6 +6,7 @@ result.pixels                      # the fused image, in the range and depth of 
 """
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +43,7 @@ class Predictor:
 
     def __init__(self, run: Run, *, device: str = "auto") -> None:
         content = run.config()
-        system_type = systems.load(str(content.get("system")))
+        system_type = systems.load(content.get("system"))
         self.run = run
         self.system = systems.build(configuration.build(system_type.Config, content))
         _load_weights(self.system.model, run)
@@ -185,7 +186,12 @@ def load(run_or_hub_id: str | Path, *, device: str = "auto") -> Predictor:
     """A predictor from a run folder, or from a run that was uploaded to the Hugging Face Hub as `owner/name`."""
     path = Path(run_or_hub_id)
     text = str(run_or_hub_id)
-    if not path.exists() and text.count("/") == 1 and not text.startswith((".", "/")) and not path.parent.is_dir():
+    if (
+        not os.path.exists(path)
+        and text.count("/") == 1
+        and not text.startswith((".", "/"))
+        and not path.parent.is_dir()
+    ):
         try:
             path = Path(huggingface_hub.snapshot_download(text, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
         except (OSError, ValueError) as error:
