@@ -51,7 +51,7 @@ class TimmEncoder(nn.Module):
             UserError: there are no such weights, or they do not fit.
         """
         if file is not None and not Path(file).is_file():
-            raise UserError(f"There is no file {file}.")
+            raise UserError(f"{file} does not exist; check the path.")
         try:
             # timm fills the truncated network leniently; the whole one is strict, so that nothing stays random.
             _create(self.name, pretrained=True, file=file, features_only=False)
