@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scanfuse.explain.gradcam import Method, Target
     from scanfuse.tasks import Task
 
-__all__ = ["Demonstration", "System", "ability", "available", "build", "load", "summary", "task_of"]
+__all__ = ["Demonstration", "System", "ability", "available", "build", "kind_of", "load", "summary", "task_of"]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,12 @@ def task_of(name: str) -> type["Task"]:
     """The task of a system by name, without building anything."""
     task: type[Task] = typing.get_type_hints(load(name))["task"]
     return task
+
+
+def kind_of(name: str) -> str:
+    """The input kind of a system by name, as layouts call it, without building anything."""
+    kind: type[Inputs] = typing.get_type_hints(load(name))["data"]
+    return kind.KIND
 
 
 def summary(name: str) -> str:
