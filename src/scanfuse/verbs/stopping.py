@@ -9,10 +9,9 @@ from typing import Any
 
 from scanfuse.errors import UserError
 
-__all__ = ["Interrupted", "Stop", "outlive_a_stop", "stop_on_signals"]
+__all__ = ["Interrupted", "Stop", "stop_on_signals"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_TO_SAVE_SECONDS = 60
 
 
 class Interrupted(UserError):
@@ -78,19 +77,3 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def outlive_a_stop(worker: int) -> None:
-    """Lets a process that loads data go on while the trainer ends its step and saves.
-
-    A terminal and most schedulers send their signal to all processes of a job; a worker that obeyed would take the
-    trainer down before it has saved. SIGTERM is put off and not ignored, as it also ends workers at the exit of a
-    program that did not shut them down.
-    """
-
-    def put_off(number: int, frame: FrameType | None) -> None:
-        signal.alarm(_TO_SAVE_SECONDS)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, put_off)
