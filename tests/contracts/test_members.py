@@ -149,8 +149,9 @@ ABILITIES: dict[str, tuple[str, tuple[str, ...], list[tuple[Verb, str]]]] = {
     "missing_inputs": ("system", ("missing_inputs",), [(predict_one_input, "is missing; this run takes")]),
     "completed": ("system", ("completed",), []),  # a training uses them where they are, and needs none
     "start": ("system", ("start",), []),
+    "facts": ("system", ("facts",), []),
 }
-HAS: dict[str, set[str]] = {"clinicalfmamba": set(), "xfmamba": set(ABILITIES)}
+HAS: dict[str, set[str]] = {"clinicalfmamba": {"facts"}, "xfmamba": set(ABILITIES)}
 
 
 def test_every_optional_ability_is_here() -> None:

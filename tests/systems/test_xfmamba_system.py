@@ -14,7 +14,7 @@ from scanfuse import config, systems
 from scanfuse.data.synthetic import chexpert, mura
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import output
-from scanfuse.systems.xfmamba import System
+from scanfuse.systems.xfmamba import ModelConfig, System
 from scanfuse.tasks.classify import Classification
 from scanfuse.verbs.optimisation import parameter_groups
 
@@ -277,3 +277,16 @@ def test_it_classifies_and_has_every_optional_ability() -> None:
     assert systems.task_of("xfmamba") is Classification
     for name in ("completed", "start", "evidence", "missing_inputs"):
         assert systems.ability(System, name) is not None, name
+
+
+def test_changed_settings_that_do_nothing_are_named() -> None:
+    def said(**model: Any) -> str:
+        network = {**config.preset("xfmamba", "tiny")["model"], **model}
+        return System(System.Config(model=ModelConfig(**network))).start()
+
+    assert "no effect" not in said(swap="token", merge="deinterleave")
+    assert said(fusion="late", swap="token").endswith("The setting swap has no effect with fusion late.")
+    assert "The setting expand has no effect with fusion single." in said(fusion="single", expand=4)
+    assert said(timm_model="resnet18").endswith("The setting timm_model has no effect with encoder vmamba.")
+    timm = said(encoder="timm", timm_model="convnext_atto")
+    assert timm.endswith("The setting vmamba has no effect with encoder timm.")

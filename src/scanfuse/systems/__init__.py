@@ -53,6 +53,7 @@ class System(Protocol):
 
         completed(config, root) -> config     static: the configuration completed by what only the data (or files that
                                               it names) tell, such as labels, outputs and sizes
+        facts(config) -> [(title, text)]      static: what a report says first of a run with that configuration
         start() -> str                        fills the weights that a training starts from, and says which they are
         evidence(batch, target, method) -> {name: (b, h, w)}     heat maps of an input, or a joint one
         missing_inputs = True                 a sample may lack inputs, as long as one is there
@@ -79,6 +80,9 @@ class Abilities(Protocol):
 
     @staticmethod
     def completed(config: Any, root: Path) -> Any: ...
+
+    @staticmethod
+    def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]: ...
 
     def start(self) -> str: ...
 

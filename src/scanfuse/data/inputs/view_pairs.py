@@ -130,7 +130,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
         "target", "mask"     float32 and bool (k,), see `scanfuse.tasks.classify`: k = 1 for binary (0 or 1) and
                              multiclass (class number), the number of findings for multilabel; mask False = unknown
         "meta"               id (of the pair), study, study_index, group, target (text), views (column names),
-                             paths and placements ({"view_a": ...}, present views only)
+                             paths and placements ({"view_a": ...}, present views only), slice ("": no volume)
 
     Placements are those of the unmoved square: for heat maps, use a dataset without augmentation.
 
@@ -316,6 +316,7 @@ def view_sample(
             "target": "",
             "views": tuple(name if name in fitted else None for name in VIEWS),
             "paths": {name: image.source for name, image in images.items()},
+            "slice": str(slices) if slices else "",
             "placements": {name: picture.placement for name, picture in fitted.items()},
         },
     }

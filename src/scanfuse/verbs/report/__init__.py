@@ -154,15 +154,14 @@ def _facts(
     """What was trained, on what and how, in a few lines."""
     name, train = str(record.get("system")), config.get("train", {})
     about = f": {systems.summary(name).partition(': ')[2]}" if name in systems.available() else ""
-    fusion = str(config.get("model", {}).get("fusion", ""))
-    plain = "; a plain method on the same encoder" if fusion in ("single", "early", "late") else ""
+    facts = systems.ability(systems.load(name), "facts") if name in systems.available() else None
     parameters = f"; {record['parameters']:,} parameters" if "parameters" in record else ""
     chosen = f", weights of epoch {record['best_epoch']}" if "best_epoch" in record else ""
     by = str(record.get("selected_by", ""))
     chosen += f", the best by validation {by}".replace("auroc", "AUROC") if by else ""
     found = [
         ("System", f"{name}{about}"),
-        ("Fusion", f"{fusion}{plain}"),
+        *(facts(config) if facts else []),
         *task.facts(config),
         ("Data", str(record.get("data", ""))),
         ("Start", str(record.get("started_from", ""))),
