@@ -5,6 +5,7 @@ Runs of one split are scored on the same samples. So are the folds of a cross-va
 held out for itself, each sample is scored by the one run that did not learn from it (`out_of_fold`).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -94,7 +95,10 @@ class _Seen:
         mark = dict(zip(self.recorded["id"], self.recorded["fingerprint"], strict=True))
         now = dict(zip(manifest.table["id"], fingerprints(manifest), strict=True))
         self.split = {id: recorded[id] for id, value in now.items() if id in mark and mark[id] == value}
-        trained = {value for id, value in mark.items() if value and recorded[id] in ("train", "val")}
+        times = Counter(mark.values())  # rows of one file, such as slices of a volume, are told apart by ids alone
+        trained = {
+            value for id, value in mark.items() if value and times[value] == 1 and recorded[id] in ("train", "val")
+        }
         self.again = [id for id, value in now.items() if id not in self.split and value in trained]
 
 
