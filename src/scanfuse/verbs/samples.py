@@ -13,6 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
+from scanfuse import systems
 from scanfuse.data.fingerprint import fingerprints
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
@@ -200,7 +201,18 @@ def _opened(predictors: Mapping[str, Predictor], data: str | Path) -> Manifest:
     for name in others:
         if predictors[name].system.config.system != predictors[first].system.config.system:
             raise UserError(f"{first} and {name} are runs of different systems: evaluate them one by one.")
-    return predictors[first].system.data.open(Path(data), split=False)
+    system = predictors[first].system
+    manifest = system.data.open(Path(data), split=False)
+    # Better now than after minutes of computing.
+    missing = [path for row in manifest.rows for path in row.paths.values() if not path.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]} does not exist ({len(missing)} missing files); complete the data first.")
+    if systems.ability(system, "missing_inputs") is None:
+        for row in manifest.rows:
+            for name in manifest.modalities:
+                if name not in row.paths:
+                    raise UserError(f"{row.id} has no {name.upper()} picture; add it, or leave the sample out.")
+    return manifest
 
 
 def _shared_notes(predictors: Mapping[str, Predictor]) -> list[str]:
