@@ -1,7 +1,6 @@
 """Whether a sample is the one that a run has seen: by what its files hold, not by what it is called."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,16 +20,14 @@ share their header and end in black.
 def fingerprints(manifest: Manifest) -> list[str]:
     """One per row, 16 hexadecimal digits: of the sizes and the content of its files, in order of the columns.
 
-    Names and folders do not count, so data may be moved. Rows of the same files, such as those of one container, are
-    told apart by their ids. "" where a file cannot be read.
+    Names and folders do not count, so data may be moved. Rows of the same files, such as slices of one volume, have
+    the same. "" where a file cannot be read.
     """
-    rows = list(manifest.rows)
-    shared = Counter(tuple(row.paths.items()) for row in rows)
-    return [_of_files(row.paths.values(), row.id if shared[tuple(row.paths.items())] > 1 else "") for row in rows]
+    return [_of_files(row.paths.values()) for row in manifest.rows]
 
 
-def _of_files(paths: Iterable[Path], id: str) -> str:
-    seen = id.encode()
+def _of_files(paths: Iterable[Path]) -> str:
+    seen = b""
     for path in paths:
         try:
             with path.open("rb") as file:

@@ -5,6 +5,7 @@ Runs of one split are scored on the same samples. So are the folds of a cross-va
 held out for itself, each sample is scored by the one run that did not learn from it (`out_of_fold`).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
+from scanfuse import systems
 from scanfuse.data.fingerprint import fingerprints
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
@@ -94,7 +96,10 @@ class _Seen:
         mark = dict(zip(self.recorded["id"], self.recorded["fingerprint"], strict=True))
         now = dict(zip(manifest.table["id"], fingerprints(manifest), strict=True))
         self.split = {id: recorded[id] for id, value in now.items() if id in mark and mark[id] == value}
-        trained = {value for id, value in mark.items() if value and recorded[id] in ("train", "val")}
+        times = Counter(mark.values())  # rows of one file, such as slices of a volume, are told apart by ids alone
+        trained = {
+            value for id, value in mark.items() if value and times[value] == 1 and recorded[id] in ("train", "val")
+        }
         self.again = [id for id, value in now.items() if id not in self.split and value in trained]
 
 
@@ -196,7 +201,18 @@ def _opened(predictors: Mapping[str, Predictor], data: str | Path) -> Manifest:
     for name in others:
         if predictors[name].system.config.system != predictors[first].system.config.system:
             raise UserError(f"{first} and {name} are runs of different systems: evaluate them one by one.")
-    return predictors[first].system.data.open(Path(data), split=False)
+    system = predictors[first].system
+    manifest = system.data.open(Path(data), split=False)
+    # Better now than after minutes of computing.
+    missing = [path for row in manifest.rows for path in row.paths.values() if not path.is_file()]
+    if missing:
+        raise UserError(f"{missing[0]} does not exist ({len(missing)} missing files); complete the data first.")
+    if systems.ability(system, "missing_inputs") is None:
+        for row in manifest.rows:
+            for name in manifest.modalities:
+                if name not in row.paths:
+                    raise UserError(f"{row.id} has no {name.upper()} picture; add it, or leave the sample out.")
+    return manifest
 
 
 def _shared_notes(predictors: Mapping[str, Predictor]) -> list[str]:

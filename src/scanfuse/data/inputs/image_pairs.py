@@ -111,7 +111,8 @@ class ImagePairs:
         self.modalities: tuple[str, ...] = settings.modalities
 
     def open(self, root: Path, *, split: bool = True) -> Manifest:
-        return self._open(root, split=split, incomplete="error")
+        """See `Inputs.open`; without a split, a pair that lacks a picture is an error only when it is read."""
+        return self._open(root, split=split, incomplete="error" if split else "keep")
 
     def check(self, root: Path) -> list[check.Finding]:
         return check.check(lambda split: self._open(root, split=split, incomplete="keep"), is_registered=True)
@@ -144,9 +145,9 @@ class ImagePairs:
 
     def dataset(self, manifest: Manifest, *, train: bool) -> "ImagePairDataset":
         if not train:
-            return ImagePairDataset(manifest, cache=False)
+            return ImagePairDataset(manifest, cache=False, complete=True)
         crop, flips = self.settings.crop or None, self.settings.flips
-        return ImagePairDataset(manifest, crop=crop, flips=flips, seed=self.seed)
+        return ImagePairDataset(manifest, crop=crop, flips=flips, seed=self.seed, complete=True)
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return collate_pairs(samples)
@@ -177,10 +178,11 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
         cache: keep decoded pictures in memory.
         keep_images: put the decoded pictures into "meta"; not wanted in training, where workers would copy
             them.
+        complete: refuse a sample that lacks a modality.
 
     Raises:
-        UserError: on reading a sample: a bad file, no modality at all, modalities of different sizes, or a crop that
-            is much larger than the picture.
+        UserError: on reading a sample: a bad file, no modality at all (or, if wanted, not all), modalities of
+            different sizes, or a crop that is much larger than the picture.
     """
 
     def __init__(
@@ -192,6 +194,7 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         cache: bool = True,
         keep_images: bool = True,
+        complete: bool = False,
     ) -> None:
         if crop is not None and crop < 1:
             raise UserError(f"crop must be at least 1 pixel, not {crop}.")
@@ -200,6 +203,7 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
         self.flips = flips
         self.seed = seed
         self.keep_images = keep_images
+        self.complete = complete
         self._rows = list(manifest.rows)
         self._cache: dict[tuple[int, str], Image] | None = {} if cache else None
         # Shared memory: workers that outlive an epoch must see the next one.
@@ -228,6 +232,9 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self._rows[index]
+        lacking = [name for name in self.manifest.modalities if name not in row.paths] if self.complete else []
+        if lacking:
+            raise UserError(f"{row.id} has no {' and no '.join(map(str.upper, lacking))} picture: add it.")
         images = {name: self._image(index, name) for name in row.paths}
         height, width = _common_size(row, images)
         arrays = {name: _channels_first(to_unit(image)) for name, image in images.items()}

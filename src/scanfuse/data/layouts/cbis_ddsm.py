@@ -106,7 +106,7 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
     places = _Places(root) if options.files == "check" else None
     studies = _breasts(root, rows, places)
     studies = with_views(root, studies, lambda study: len({role for role, _ in study.views}) == 2, request.incomplete)
-    if places is not None:
+    if places is not None and request.split != "none":
         check_files(studies)
     share, seed = options.validation_share, request.seed
     if request.split != "none" and (options.shared_patients == "drop" or not note):

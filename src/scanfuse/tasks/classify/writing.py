@@ -69,7 +69,11 @@ def write_table(
         row = {"id": result.id, "group": result.group, "called": called}
         row |= {f"p_{label}": f"{p:.6f}" for label, p in zip(point.labels, result.probabilities, strict=True)}
         rows.append(row | {name: f"{values[number]:.6f}" for name, values in (further or {}).items()})
-    rows += [{"id": failure.id, "group": failure.group, "called": "", "error": failure.error} for failure in failures]
+    numbers = dict.fromkeys([*(f"p_{label}" for label in point.labels), *(further or {})], "")
+    rows += [
+        {"id": failure.id, "group": failure.group, "called": "", **numbers, "error": failure.error}
+        for failure in failures
+    ]
     write_rows(rows, path)
 
 
@@ -153,7 +157,7 @@ class JoinedClassification:
         studies = ensemble(list(members.values()), self.classes)
         spread = _spread(list(members.values()))
         labels = self.classes.labels
-        further = {f"sd_{label}": list(spread[:, column]) for column, label in enumerate(labels)}
+        further = {f"sd_{label}": [float(row[column]) for row in spread] for column, label in enumerate(labels)}
         for name, each in members.items():
             by_id = {result.id: result.probabilities for result in each}
             for column, label in enumerate(labels):
@@ -172,6 +176,8 @@ def _write_json(folder: Path, id: str, content: Mapping[str, Any]) -> Path:
 def _spread(members: Sequence[Sequence[Prediction]]) -> np.ndarray:
     """Standard deviation (n - 1) of the members' probabilities, (studies, labels), studies as in the first member."""
     tables = [{result.id: result.probabilities for result in found} for found in members]
+    if not members[0]:
+        return np.zeros((0, 0))
     values = np.array([[table[result.id] for result in members[0]] for table in tables])
     return np.asarray(values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:]))
 
