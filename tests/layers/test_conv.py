@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scanfuse.layers.conv import DGCB, norm_2d
+from scanfuse.layers.conv import DGCB, norm_of
 
 
 @pytest.mark.parametrize(("channels", "count"), [(32, 29_056), (64, 115_456), (128, 460_288)])
@@ -43,5 +43,5 @@ def test_dilation_sets_the_reach() -> None:
 
 
 def test_group_norm_has_groups_of_eight_or_one_group() -> None:
-    assert norm_2d("group", 32).num_groups == 4
-    assert norm_2d("group", 12).num_groups == 1
+    assert norm_of("group", 32).num_groups == 4
+    assert norm_of("group", 12).num_groups == 1
