@@ -2,9 +2,11 @@
 
 import math
 
+import pytest
 import torch
+from torch import nn
 
-from scanfuse.fusion.channel_attention import CMCA
+from scanfuse.fusion.channel_attention import CMCA, lift_of, neighbourhoods
 
 
 def test_reference_is_pooled_and_query_is_scaled() -> None:
@@ -37,3 +39,18 @@ def test_maps_that_are_linear_in_few_numbers_need_not_be_built() -> None:
         torch.autograd.grad((by_weights * cotangent).sum(), given),
         torch.autograd.grad((by_maps * cotangent).sum(), given),
     )
+
+
+@pytest.mark.parametrize("sides", [(4, 5), (2, 3, 4)], ids=str)
+def test_a_first_convolution_is_its_lift_times_the_neighbourhoods(sides: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    conv = (nn.Conv2d if len(sides) == 2 else nn.Conv3d)(1, 6, 3, padding=1).double()
+    image = torch.randn(2, 1, *sides, dtype=torch.float64)
+    torch.testing.assert_close((lift_of(conv) @ neighbourhoods(image)).unflatten(2, sides), conv(image))
+
+
+def test_weights_of_parts_are_those_of_the_whole() -> None:
+    torch.manual_seed(0)
+    cmca = CMCA(6, num_dims=3).double()
+    lift, ref = torch.randn(6, 4, dtype=torch.float64), torch.randn(2, 4, 30, dtype=torch.float64)
+    torch.testing.assert_close(cmca.weights_by_parts(ref.split([7, 22, 1], dim=2), lift), cmca.weights(ref, lift))

@@ -58,15 +58,13 @@ class CMCA(nn.Module):
     ) -> Float[Tensor, "b c j"]:
         """`weights` of all parts side by side, holding one part at a time; for prediction, without gradients."""
         key_lift = self.ref_proj.weight.flatten(1) @ lift
-        largest: Tensor | float = -torch.inf
-        total: Tensor | float = 0.0
-        count = 0
+        peaks, sums, count = [], [], 0
         for ref in parts:
-            keys = torch.bmm(key_lift.expand(ref.shape[0], -1, -1), ref)
-            largest = torch.maximum(keys.amax(dim=2), torch.as_tensor(largest, device=keys.device, dtype=keys.dtype))
-            total = total + ref.sum(dim=2)
+            peaks.append(torch.bmm(key_lift.expand(ref.shape[0], -1, -1), ref).amax(dim=2))
+            sums.append(ref.sum(dim=2))
             count += ref.shape[2]
-        return self._scaled(largest + (total / count) @ key_lift.T, lift)
+        largest, mean = torch.stack(peaks).amax(dim=0), torch.stack(sums).sum(dim=0) / count
+        return self._scaled(largest + mean @ key_lift.T, lift)
 
     def _scaled(self, key: Tensor, lift: Tensor) -> Tensor:
         return torch.sigmoid(key)[..., None] * (self.query_proj.weight.flatten(1) @ lift)

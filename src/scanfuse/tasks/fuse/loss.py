@@ -11,9 +11,9 @@ Source: Zhou and Khalvati, "ClinicalFMamba", 2025; weights as published.
 
 Differences from the publication: both filters see replicated borders (Sobel) or whole windows only (SSIM)
 instead of zeros outside the image, which would count a frame of false edges; everything is float32 whatever
-the autocast type, because the variances of SSIM cancel in 16 bits. For volumes the published code squares the gradient
-term, takes the larger signed derivative per axis over slices of cubes and weighs SSIM by 1; here volumes of any sides
-have the terms and weights of images.
+the autocast type, because the variances of SSIM cancel in 16 bits. For volumes the published code squares the
+gradient term, takes the larger signed derivative per axis over slices of cubes and weighs SSIM by 1; here volumes of
+any sides have the terms and weights of images.
 """
 
 import torch

@@ -1,19 +1,30 @@
 """A function of volumes applied window by window, so that the memory is that of one window.
 
-Neighbouring windows overlap and are cross-faded: along each side the weight of a window rises from its border over the
-width of the overlap as the square of a sine and falls likewise, so that two neighbours sum to one and the result has
-no seam. What reaches further than a window (the scan, the pooling of a network) sees the window alone.
+Neighbouring windows overlap and are cross-faded: along each side the weight of a window rises from its border over
+the width of the overlap as the square of a sine and falls likewise, and the weights are made to sum to one. What
+reaches further than a window, such as a scan, sees the window alone.
 """
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-__all__ = ["sliding", "starts"]
+from scanfuse.config import Section
+
+__all__ = ["SlidingWindow", "sliding", "starts"]
+
+
+class SlidingWindow(Section):
+    """How whole volumes are cut for prediction."""
+
+    window: int = Field(96, ge=8, le=1024, description="side in voxels of what is fused at a time: sets the memory")
+    overlap: float = Field(0.25, ge=0, le=0.5, description="share of a window that its neighbour covers too")
 
 
 def sliding(
@@ -26,7 +37,7 @@ def sliding(
     """The result of `function` on windows of the volumes, blended.
 
     Args:
-        function: windows of all volumes, and where they start (d, h, w) -> result of the same sides.
+        function: windows of all volumes -> a result of the same sides.
         volumes: of one shape.
         window: side of the windows; where a volume is smaller, the window is.
         overlap: of neighbouring windows at least, as a share of the window, in [0, 0.5].
@@ -42,8 +53,8 @@ def sliding(
     total = volumes[0].new_zeros(volumes[0].shape)
     weights = volumes[0].new_zeros((1, 1, *sides))
     for place in itertools.product(*(starts(side, window, shared) for side in sides)):
-        here = (..., *(slice(start, start + extent) for start, extent in zip(place, extents, strict=True)))
-        found = function(*(volume[here] for volume in volumes), place)
+        here: Any = (..., *(slice(start, start + extent) for start, extent in zip(place, extents, strict=True)))
+        found = function(*(volume[here] for volume in volumes))
         weight = _ramp(extents, shared).to(found)
         total[here] += weight * found
         weights[here] += weight
