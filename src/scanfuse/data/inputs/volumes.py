@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel
 import numpy as np
 import torch
+from nibabel.spatialimages import SpatialImage
 from pydantic import Field, field_validator
 from torch.utils.data import Dataset
 
@@ -47,7 +47,7 @@ class VolumeSettings(Section):
     val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for validation, whole patients")
     test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for the test, whole patients")
     group_pattern: str | None = Field(None, description="regular expression that finds the patient in a name")
-    patch: int = Field(64, ge=8, le=512, description="side of random training patches in voxels")
+    patch: int = Field(64, ge=4, le=512, description="side of random training patches in voxels")
     patches: int = Field(4, ge=1, le=4096, description="patches of each volume in an epoch")
     flips: bool = Field(False, description="random left-right flips of the patches")
     resample: bool = Field(False, description="put the second volume on the grid of the first where they differ")
@@ -339,7 +339,7 @@ def _volume_of(name: str, value: Any, settings: VolumeSettings) -> Volume:
         if value.ndim != 3 or value.size == 0 or value.dtype.kind not in "iuf":
             raise UserError(f"The input {name} has shape {value.shape} and dtype {value.dtype}; give (D, H, W).")
         stored, affine = value.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0])
-    elif isinstance(value, nibabel.spatialimages.SpatialImage) and len(value.shape) == 3:
+    elif isinstance(value, SpatialImage) and len(value.shape) == 3:
         stored, affine = np.asanyarray(value.dataobj), np.array(value.affine, float)
     else:
         raise UserError(f"The input {name} is a {type(value).__name__}; give a path, an array or a nibabel image.")

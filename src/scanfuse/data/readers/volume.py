@@ -6,20 +6,19 @@ order of axes, with the affine, data type and scaling of the file it belongs to.
 """
 
 import gzip
-import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from jaxtyping import Bool, Float
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError
 
+from scanfuse.data.readers import nifti
 from scanfuse.data.readers.image import finite_range
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path
+from scanfuse.foreign import check_file, foreign, shown
 
 __all__ = [
     "Frame",
@@ -35,13 +34,13 @@ __all__ = [
     "write_volume",
 ]
 
-MAX_VOXELS = 1_000_000_000
-"""Larger volumes are refused by their header: 8 MB of compressed zeros unpack to 4 GB."""
-
 PERCENTILES = (0.5, 99.5)
 """Of the foreground: what maps to 0 and to 1, so that a few bright vessels do not darken the rest."""
 
 _ORIENTATION = axcodes2ornt("LPS")
+_FLAT = 1e-9
+"""Cubic millimetres: voxels without a volume have no direction."""
+
 _NEAR_MM = 1e-2
 """Affines whose corners lie closer together than this are one: headers are rounded to single precision."""
 
@@ -115,33 +114,20 @@ def read_volume(path: str | Path, *, percentiles: tuple[float, float] = PERCENTI
             does not say which way the axes point.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; check the path.")
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        raise UserError(f"{path} is no volume: give a .nii or .nii.gz file, or use a system for pictures.")
-    try:
+    check_file(path, "volume")
+    if not path.name.lower().endswith(nifti.SUFFIXES):
+        raise UserError(f"{shown(path)} is no volume: give a .nii or .nii.gz file, or use a system for pictures.")
+    nifti.check(path)
+    with foreign(path, "is not a NIfTI volume or is damaged", "copy it again"):
         image = nibabel.load(path)
-        shape = tuple(int(side) for side in image.shape)
-        _check(path, shape, image.get_data_dtype(), image.affine)
         voxels = np.asanyarray(image.dataobj)
         slope, inter = image.dataobj.slope, image.dataobj.inter
         header = image.header.copy()
-    except UserError:
-        raise
-    except (
-        ImageFileError,
-        HeaderDataError,
-        gzip.BadGzipFile,
-        zlib.error,
-        EOFError,
-        OSError,
-        ValueError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is not a NIfTI volume or is damaged ({reason}); copy it again.") from error
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < _FLAT:
+        raise UserError(f"{shown(path)} does not say which way its axes point; export it again.")
     scaling = None if (slope, inter) == (1, 0) else (float(slope), float(inter))
     dtype = image.get_data_dtype().newbyteorder("=")
-    three = (*shape, 1, 1, 1)[:3]
+    three = (*(int(side) for side in image.shape), 1, 1, 1)[:3]
     frame = Frame((three[0], three[1], three[2]), np.array(image.affine, float), dtype, scaling, header)
     return volume_of(voxels.reshape(frame.shape), frame, path, percentiles=percentiles)
 
@@ -265,20 +251,6 @@ def resampled(volume: Volume, onto: Volume, *, percentiles: tuple[float, float] 
         values = np.rint(values)
     moved = replace(frame, shape=onto.frame.shape, affine=onto.frame.affine)
     return volume_of(values.astype(volume.voxels.dtype), moved, volume.source, percentiles=percentiles)
-
-
-def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype, affine: np.ndarray) -> None:
-    if len(shape) > 3 and any(size != 1 for size in shape[3:]):
-        raise UserError(f"{path} holds {shape[3]} volumes (shape {shape}); save the one you want by itself.")
-    if len(shape) < 2 or dtype.kind not in "iuf":
-        raise UserError(f"{path} is not a grey volume (shape {shape}, {dtype}); convert it first.")
-    voxels = 1
-    for side in shape:
-        voxels *= side
-    if voxels < 1 or voxels > MAX_VOXELS:
-        raise UserError(f"{path} claims {_times(shape)} voxels; 1 to {MAX_VOXELS // 10**6} million are allowed.")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise UserError(f"{path} does not say which way its axes point (its affine is singular); export it again.")
 
 
 def _background(voxels: np.ndarray) -> float | None:

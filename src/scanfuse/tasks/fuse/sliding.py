@@ -50,9 +50,12 @@ def sliding(
     sides = volumes[0].shape[2:]
     extents = [min(side, window) for side in sides]
     shared = int(overlap * window)
+    places = list(itertools.product(*(starts(side, window, shared) for side in sides)))
+    if len(places) == 1:
+        return function(*volumes)
     total = volumes[0].new_zeros(volumes[0].shape)
     weights = volumes[0].new_zeros((1, 1, *sides))
-    for place in itertools.product(*(starts(side, window, shared) for side in sides)):
+    for place in places:
         here: Any = (..., *(slice(start, start + extent) for start, extent in zip(place, extents, strict=True)))
         found = function(*(volume[here] for volume in volumes))
         weight = _ramp(extents, shared).to(found)

@@ -29,7 +29,7 @@ def test_a_step_along_any_side_by_hand(side: int) -> None:
 
 
 def test_the_stronger_edge_and_the_brighter_voxel_count() -> None:
-    """A: 4 in columns 1, 2. B, half as high along the depth: 2 in slices 1, 2. The larger: 32 x 4 and 16 x 2 of 64."""
+    """A: 4 in columns 1, 2. B, half as high, along the depth: 2 in slices 1, 2. The larger: 32 x 4, 16 x 2 of 64."""
     parts = fusion_loss(torch.full_like(ZERO, 0.25), STEP, 0.5 * STEP.transpose(2, 4), PLAIN)
     assert float(parts["gradient"]) == pytest.approx((32 * 4 + 16 * 2) / 64)
     # max(A, B): 32 voxels of 1, 16 of 0.5, 16 of 0
