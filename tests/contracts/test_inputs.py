@@ -35,7 +35,7 @@ def _volumes(seed: int) -> Inputs:
 # For every kind: made with a seed, and small data for it.
 KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
     "image_pairs": (_image_pairs, lambda root: harvard.write(root, harvard.Options(cases=6, slices=2, size=40))),
-    "volumes": (_volumes, lambda root: brats.write(root, brats.Options(patients=6, size=24))),
+    "volumes": (_volumes, lambda root: brats.write(root, brats.Options(patients=12, size=24))),
     "view_pairs": (_view_pairs, lambda root: mura.write(root, mura.Options(patients=30, size=40))),
 }
 # Files of the folder that are parts of a kind.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from scanfuse.backbones.fmamba import attend_volumes, attention_of_volumes
 from scanfuse.fusion.channel_attention import CMCA, lift_of, neighbourhoods
 
 
@@ -41,16 +42,26 @@ def test_maps_that_are_linear_in_few_numbers_need_not_be_built() -> None:
     )
 
 
-@pytest.mark.parametrize("sides", [(4, 5), (2, 3, 4)], ids=str)
-def test_a_first_convolution_is_its_lift_times_the_neighbourhoods(sides: tuple[int, ...]) -> None:
+def test_a_first_convolution_is_its_lift_times_the_neighbourhoods() -> None:
     torch.manual_seed(0)
-    conv = (nn.Conv2d if len(sides) == 2 else nn.Conv3d)(1, 6, 3, padding=1).double()
-    image = torch.randn(2, 1, *sides, dtype=torch.float64)
-    torch.testing.assert_close((lift_of(conv) @ neighbourhoods(image)).unflatten(2, sides), conv(image))
+    conv = nn.Conv2d(1, 6, 3, padding=1).double()
+    image = torch.randn(2, 1, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close((lift_of(conv) @ neighbourhoods(image)).unflatten(2, (4, 5)), conv(image))
 
 
-def test_weights_of_parts_are_those_of_the_whole() -> None:
+@pytest.mark.parametrize("slices", [1, 2, 16])
+def test_the_attention_of_volumes_is_that_of_the_maps_of_their_first_convolution(slices: int) -> None:
+    """Values and gradients, in slabs of any thickness."""
     torch.manual_seed(0)
-    cmca = CMCA(6, num_dims=3).double()
-    lift, ref = torch.randn(6, 4, dtype=torch.float64), torch.randn(2, 4, 30, dtype=torch.float64)
-    torch.testing.assert_close(cmca.weights_by_parts(ref.split([7, 22, 1], dim=2), lift), cmca.weights(ref, lift))
+    cmca, stem = CMCA(6, num_dims=3).double(), nn.Conv3d(1, 6, 3, padding=1).double()
+    f = torch.randn(2, 6, 5, 3, 4, dtype=torch.float64)
+    a, b = torch.randn(2, 2, 1, 5, 3, 4, dtype=torch.float64)
+    given = [*cmca.parameters(), *stem.parameters(), a.requires_grad_(), b.requires_grad_()]
+    found = attend_volumes(f, (a, b), attention_of_volumes(cmca, (a, b), stem, slices=slices))
+    expected = f + cmca(stem(a), stem(b)) + cmca(stem(b), stem(a))
+    torch.testing.assert_close(found, expected)
+    cotangent = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad((found * cotangent).sum(), given),
+        torch.autograd.grad((expected * cotangent).sum(), given),
+    )

@@ -94,7 +94,7 @@ def test_padding_is_replication_on_every_side() -> None:
 
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_merged_convolutions_equal_the_layers_one_by_one(stem_stride: int) -> None:
-    """Stem and first reduction, enlargement and convolution, stem and attention are merged; here each map is built."""
+    """Stem and reduction, enlargement and convolution, stem and attention are merged; here each map is built."""
     model = tiny(stem_stride=stem_stride).double().eval()
     a, b = (x.double() for x in pair(2, 1, 8, 16, 24))
     s_a, s_b = model.stem(a), model.stem(b)
@@ -178,7 +178,7 @@ def whole(system: System, a: Tensor, b: Tensor, window: int) -> Tensor:
 
 
 def test_windows_give_what_the_whole_volume_gives_without_a_seam() -> None:
-    """Smooth volumes, a trained-like network: where windows meet, the result jumps no more than the whole one does."""
+    """Smooth volumes: where windows meet, the result jumps no more than that of the whole does."""
     torch.manual_seed(0)
     system = System(config.build(Config, config.preset("clinicalfmamba3d", "tiny")))
     system.model.eval()

@@ -6,7 +6,8 @@ What differs is the number of sides, `num_dims`; a map of k sides is (b, c, *sid
 Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and its published code.
 """
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -16,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanfuse.fusion.average import AverageFusion
-from scanfuse.fusion.channel_attention import CMCA, lift_of, neighbourhoods
+from scanfuse.fusion.channel_attention import CMCA, lift_of
 from scanfuse.fusion.concat import ConcatFusion
 from scanfuse.fusion.cross_mamba import CrossMambaFusion
 from scanfuse.layers.conv import CONVS, DGCB, LEAK, Dims, EnlargingConv, Norm, norm_of
@@ -26,8 +27,9 @@ __all__ = [
     "Encoder",
     "LatentFusion",
     "attend",
+    "attend_volumes",
     "attention",
-    "attention_by_slabs",
+    "attention_of_volumes",
     "enlarging_stages",
     "fusion_of",
     "latent_stack",
@@ -136,7 +138,7 @@ def padded(image: Float[Tensor, "b c *sides"], stride: int) -> Float[Tensor, "b 
 def attention(
     cmca: CMCA, pixels: tuple[Float[Tensor, "b j l"], Float[Tensor, "b j l"]], stem: nn.Conv2d | nn.Conv3d
 ) -> Float[Tensor, "b c 2j"]:
-    """CMCA(s_a, s_b) and CMCA(s_b, s_a), where s = stem(image), as a matrix on the pixels of a and b.
+    """CMCA(s_a, s_b) and CMCA(s_b, s_a), where s = stem(image), as a matrix on the `neighbourhoods` of a and b.
 
     The stem has no activation: s is a matrix times the pixels around a position and a 1. So both terms are small
     matrices times those numbers, and no full-size map with c channels is built for them.
@@ -146,35 +148,70 @@ def attention(
     return torch.cat([cmca.weights(p_b, lift), cmca.weights(p_a, lift)], dim=2)
 
 
-@torch.no_grad()
-def attention_by_slabs(
-    cmca: CMCA,
-    images: tuple[Float[Tensor, "b 1 d h w"], Float[Tensor, "b 1 d h w"]],
-    stem: nn.Conv2d | nn.Conv3d,
-    slices: int = 8,
-) -> Float[Tensor, "b c 2j"]:
-    """`attention` of whole volumes with so many slices in memory at a time; for prediction, without gradients."""
-    lift = lift_of(stem)
-
-    def parts(volume: Tensor) -> Iterator[Tensor]:
-        depth = volume.shape[2]
-        around = F.pad(volume, (0, 0, 0, 0, 1, 1))
-        for first in range(0, depth, slices):
-            last = min(first + slices, depth)
-            slab = neighbourhoods(around[:, :, first : last + 2])
-            plane = volume.shape[3] * volume.shape[4]
-            yield slab[..., plane : slab.shape[2] - plane]
-
-    a, b = images
-    return torch.cat([cmca.weights_by_parts(parts(b), lift), cmca.weights_by_parts(parts(a), lift)], dim=2)
-
-
 def attend(
-    f: Float[Tensor, "b c *sides"],
+    f: Float[Tensor, "b c h w"],
     pixels: tuple[Float[Tensor, "b j l"], Float[Tensor, "b j l"]],
     weights: Float[Tensor, "b c 2j"],
-) -> Float[Tensor, "b c *sides"]:
-    """f + `weights` times the pixels of both images."""
-    f_blc = f.movedim(1, -1).flatten(1, -2)
+) -> Float[Tensor, "b c h w"]:
+    """f + `weights` times the neighbourhoods of both images."""
+    f_blc = f.permute(0, 2, 3, 1).flatten(1, 2)
     f_blc = torch.baddbmm(f_blc, torch.cat(pixels, dim=1).transpose(1, 2), weights.transpose(1, 2))
-    return f_blc.unflatten(1, f.shape[2:]).movedim(-1, 1)
+    return f_blc.unflatten(1, f.shape[2:]).permute(0, 3, 1, 2)
+
+
+def attention_of_volumes(
+    cmca: CMCA,
+    volumes: tuple[Float[Tensor, "b 1 d h w"], Float[Tensor, "b 1 d h w"]],
+    stem: nn.Conv2d | nn.Conv3d,
+    slices: int = 16,
+) -> Float[Tensor, "b c 56"]:
+    """`attention` for volumes, whose neighbourhoods would be 27 copies of them: only those at the peaks are taken.
+
+    Args:
+        slices: whose keys are in memory at a time.
+    """
+    lift = lift_of(stem)
+    a, b = volumes
+    terms = [cmca.weights_at(*_pooled(ref, cmca.keys(lift), slices), lift) for ref in (b, a)]
+    return torch.cat(terms, dim=2)
+
+
+def attend_volumes(
+    f: Float[Tensor, "b c d h w"],
+    volumes: tuple[Float[Tensor, "b 1 d h w"], Float[Tensor, "b 1 d h w"]],
+    weights: Float[Tensor, "b c 56"],
+) -> Float[Tensor, "b c d h w"]:
+    """f + `weights` times the neighbourhoods of both volumes: one convolution with kernels for each sample."""
+    batch, channels = weights.shape[:2]
+    apart = weights.unflatten(2, (2, 28))
+    kernels = apart[..., :27].reshape(batch * channels, 2, 3, 3, 3)
+    both = torch.cat(volumes, dim=1).flatten(0, 1)[None]
+    found = F.conv3d(both, kernels, apart[..., 27].sum(dim=2).flatten(), padding=1, groups=batch)
+    return f + found.view(f.shape)
+
+
+def _pooled(
+    ref: Float[Tensor, "b 1 d h w"], keys: Float[Tensor, "c 28"], slices: int
+) -> tuple[Float[Tensor, "b 28 c"], Float[Tensor, "b 28"]]:
+    """The neighbourhoods where each key is largest, and the mean neighbourhood."""
+    depth, height, width = ref.shape[2:]
+    around = F.pad(ref, (1, 1, 1, 1, 1, 1))
+    with torch.no_grad():
+        kernels, bias = keys[:, :27].reshape(-1, 1, 3, 3, 3), keys[:, 27].contiguous()
+        peaks, places = [], []
+        for first in range(0, depth, slices):
+            found = F.conv3d(around[:, :, first : first + slices + 2], kernels, bias).flatten(2).max(dim=2)
+            peaks.append(found.values)
+            places.append(found.indices + first * height * width)
+        best = torch.stack(peaks).argmax(dim=0, keepdim=True)
+        place = torch.stack(places).gather(0, best)[0]
+        d, h, w = place // (height * width), place // width % height, place % width
+        corner = (d * (height + 2) + h) * (width + 2) + w
+    offsets = list(itertools.product(range(3), repeat=3))
+    steps = torch.tensor(offsets, device=ref.device) @ torch.tensor(
+        [(height + 2) * (width + 2), width + 2, 1], device=ref.device
+    )
+    at_peak = around.flatten(1).gather(1, (corner[:, None] + steps[:, None]).flatten(1)).unflatten(1, (27, -1))
+    sums = [around[:, 0, i : i + depth, j : j + height, k : k + width].sum(dim=(1, 2, 3)) for i, j, k in offsets]
+    mean = torch.stack(sums, dim=1) / (depth * height * width)
+    return F.pad(at_peak, (0, 0, 0, 1), value=1.0), F.pad(mean, (0, 1), value=1.0)

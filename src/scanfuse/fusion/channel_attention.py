@@ -1,7 +1,5 @@
 """Cross-modal channel attention (CMCA): one modality decides which channels of the other one pass."""
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -45,29 +43,23 @@ class CMCA(nn.Module):
         alpha * (W2 lift q): a c x j matrix per sample, which is returned, times q. Used for the features of a first
         convolution, where j is the pixels under its kernel and a 1.
         """
-        key_lift = self.ref_proj.weight.flatten(1) @ lift
         with torch.no_grad():
-            peak = torch.bmm(key_lift.expand(ref.shape[0], -1, -1), ref).argmax(dim=2)
+            peak = torch.bmm(self.keys(lift).expand(ref.shape[0], -1, -1), ref).argmax(dim=2)
         at_peak = ref.gather(2, peak[:, None].expand(-1, ref.shape[1], -1))
-        largest = torch.einsum("cj,bjc->bc", key_lift, at_peak)
-        return self._scaled(largest + ref.mean(dim=2) @ key_lift.T, lift)
+        return self.weights_at(at_peak, ref.mean(dim=2), lift)
 
-    @torch.no_grad()
-    def weights_by_parts(
-        self, parts: Iterable[Float[Tensor, "b j _"]], lift: Float[Tensor, "c j"]
+    def keys(self, lift: Float[Tensor, "c j"]) -> Float[Tensor, "c j"]:
+        """W1 lift: what makes the map that is pooled of the numbers at a position."""
+        return self.ref_proj.weight.flatten(1) @ lift
+
+    def weights_at(
+        self, at_peak: Float[Tensor, "b j c"], mean: Float[Tensor, "b j"], lift: Float[Tensor, "c j"]
     ) -> Float[Tensor, "b c j"]:
-        """`weights` of all parts side by side, holding one part at a time; for prediction, without gradients."""
-        key_lift = self.ref_proj.weight.flatten(1) @ lift
-        peaks, sums, count = [], [], 0
-        for ref in parts:
-            peaks.append(torch.bmm(key_lift.expand(ref.shape[0], -1, -1), ref).amax(dim=2))
-            sums.append(ref.sum(dim=2))
-            count += ref.shape[2]
-        largest, mean = torch.stack(peaks).amax(dim=0), torch.stack(sums).sum(dim=0) / count
-        return self._scaled(largest + mean @ key_lift.T, lift)
-
-    def _scaled(self, key: Tensor, lift: Tensor) -> Tensor:
-        return torch.sigmoid(key)[..., None] * (self.query_proj.weight.flatten(1) @ lift)
+        """`weights` from the numbers r where each channel of W1 lift r is largest, and from their mean."""
+        keys = self.keys(lift)
+        largest = torch.einsum("cj,bjc->bc", keys, at_peak)
+        alpha = torch.sigmoid(largest + mean @ keys.T)
+        return alpha[..., None] * (self.query_proj.weight.flatten(1) @ lift)
 
 
 def lift_of(conv: nn.Conv2d | nn.Conv3d) -> Float[Tensor, "c j"]:
@@ -75,14 +67,6 @@ def lift_of(conv: nn.Conv2d | nn.Conv3d) -> Float[Tensor, "c j"]:
     return torch.cat([conv.weight.flatten(1), conv.bias[:, None]], dim=1)  # type: ignore[index]
 
 
-def neighbourhoods(image: Float[Tensor, "b 1 *sides"]) -> Float[Tensor, "b j l"]:
-    """The 3-wide neighbourhood of each position, zero outside, and a 1: (b, 10, h w) or (b, 28, d h w)."""
-    num_dims = image.ndim - 2
-    if num_dims == 2:
-        pixels = F.unfold(image, 3, padding=1)
-    else:
-        around = F.pad(image, (1, 1) * num_dims)
-        for side in range(2, image.ndim):
-            around = around.unfold(side, 3, 1)
-        pixels = around.flatten(image.ndim).movedim(-1, 1).reshape(image.shape[0], 3**num_dims, -1)
-    return F.pad(pixels, (0, 0, 0, 1), value=1.0)
+def neighbourhoods(image: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 10 l"]:
+    """The 3 x 3 pixels around each position, zero outside, and a 1."""
+    return F.pad(F.unfold(image, 3, padding=1), (0, 0, 0, 1), value=1.0)

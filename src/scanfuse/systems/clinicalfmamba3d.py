@@ -49,9 +49,8 @@ from torch import Tensor, nn
 from scanfuse.backbones.fmamba import (
     Encoder,
     LatentFusion,
-    attend,
-    attention,
-    attention_by_slabs,
+    attend_volumes,
+    attention_of_volumes,
     enlarging_stages,
     fusion_of,
     latent_stack,
@@ -59,7 +58,7 @@ from scanfuse.backbones.fmamba import (
 )
 from scanfuse.config import Section, TrainConfig
 from scanfuse.data.inputs.volumes import VolumePairs, VolumeSettings
-from scanfuse.fusion.channel_attention import CMCA, neighbourhoods
+from scanfuse.fusion.channel_attention import CMCA
 from scanfuse.layers.conv import Norm
 from scanfuse.layers.mamba import VolumeRouteSet
 from scanfuse.systems import Demonstration
@@ -152,15 +151,16 @@ class Model(nn.Module):
         with torch.autocast(f.device.type, enabled=False):
             f = f.to(self.head.weight.dtype)
             if self.config.cmca:
-                p_a, p_b = neighbourhoods(pair.to(f.dtype)).chunk(2)
-                f = attend(f, (p_a, p_b), attention(self.cmca, (p_a, p_b), self.stem) if weights is None else weights)
+                x_a, x_b = pair.to(f.dtype).chunk(2)
+                weights = attention_of_volumes(self.cmca, (x_a, x_b), self.stem) if weights is None else weights
+                f = attend_volumes(f, (x_a, x_b), weights)
             return torch.sigmoid(self.head(f))[..., :depth, :height, :width]
 
     def attention_of(
         self, a: Float[Tensor, "b 1 d h w"], b: Float[Tensor, "b 1 d h w"]
     ) -> Float[Tensor, "b c j"] | None:
         """What the channel attention makes of whole volumes, for their windows; None without CMCA."""
-        return attention_by_slabs(self.cmca, (a, b), self.stem) if self.config.cmca else None
+        return attention_of_volumes(self.cmca, (a, b), self.stem) if self.config.cmca else None
 
 
 class Config(Section):

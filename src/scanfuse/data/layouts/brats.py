@@ -127,26 +127,20 @@ def _folders(root: Path, depth: int = _DEPTH) -> Iterator[Path]:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Kind -> file, for a folder that is one scan: all its volumes have one name but for their endings."""
+    volumes = [path for path in sorted(folder.iterdir()) if path.name.lower().endswith((".nii", ".nii.gz"))]
+    matched = [(path, match) for path in volumes if path.is_file() and (match := _FILE.match(path.name))]
+    if len({match["scan"] for _, match in matched}) != 1:
+        return {}
     found: dict[str, Path] = {}
-    scans: set[str] = set()
-    others = []
-    for path in sorted(folder.iterdir()):
-        if not path.is_file() or not path.name.lower().endswith((".nii", ".nii.gz")):
-            continue
-        match = _FILE.match(path.name)
-        if match is None:
-            others.append(path)
-            continue
+    for path, match in matched:
         kind = _plain(match["kind"])
         if kind in found:
             raise UserError(f"{folder} holds {found[kind].name} and {path.name}; keep one of them.")
         found[kind] = path
-        scans.add(match["scan"])
-    if len(scans) > 1:
-        return {}
     # One published case has a segmentation of another name.
-    segmentations = [path for path in others if "seg" in path.name.lower()]
-    if found and "seg" not in found and len(segmentations) == 1:
+    known = set(found.values())
+    segmentations = [path for path in volumes if path not in known and "seg" in path.name.lower()]
+    if "seg" not in found and len(segmentations) == 1:
         found["seg"] = segmentations[0]
     return found
 
