@@ -188,6 +188,7 @@ class System:
 
     Config = Config
     default_preset = "base"
+    adjustable = ("window", "overlap", "resample")
     demonstration = Demonstration(
         phantom="brats",
         options={"patients": 16, "size": 48},
