@@ -52,8 +52,8 @@ class System(Protocol):
         start() -> str                        fills the weights that a training starts from, and says which they are
         evidence(batch, target, method) -> {name: (b, h, w)}     heat maps of an input, or a joint one
         missing_inputs = True                 a sample may lack inputs, as long as one is there
-        adjustable = (flag, ...)              settings that may be changed when a run is applied: they change how it is
-                                              computed, or how inputs are read, and fit the same weights
+        adjustable = (flag, ...)              settings that may be changed when a run is applied: how it is computed,
+                                              or how inputs are read, with the same weights
     """
 
     Config: ClassVar[type["BaseModel"]]

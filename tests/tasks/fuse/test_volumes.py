@@ -1,5 +1,6 @@
-"""Volumes as a medium of fusion: windows, pictures, metrics, and results in the place and range of their reference."""
+"""Volumes as a medium of fusion: windows, pictures, metrics, and results in the range of their reference."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def run(a: Any, b: Any, fuser: Any) -> FusedVolume:
 def test_windows_cover_every_side_and_overlap_as_asked(side: int, window: int, shared: int) -> None:
     found = starts(side, window, shared)
     assert found[0] == 0 and found[-1] == max(0, side - window)
-    assert all(later - earlier <= window - shared for earlier, later in zip(found, found[1:], strict=False))
+    assert all(later - earlier <= window - shared for earlier, later in itertools.pairwise(found))
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
