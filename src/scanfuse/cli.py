@@ -23,6 +23,13 @@ _ON = click.option(
     show_default=True,
     help="which samples",
 )
+_SLICE = click.option(
+    "--slice",
+    "slices",
+    default=None,
+    metavar="AXIS:INDEX",
+    help="of volumes and stacks: axial:middle, coronal:40, ...",
+)
 _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -137,7 +144,7 @@ def _system_of(arguments: list[str]) -> str:
 def _train_command(name: str) -> click.Command:
     """The command for one system; its options are the leaves of the system's configuration."""
     from scanfuse import config, systems
-    from scanfuse.options import leaves, nested
+    from scanfuse.options import leaves, nested, option_name
 
     system_type = systems.load(name)
     found = leaves(system_type.Config)
@@ -195,7 +202,9 @@ def _train_command(name: str) -> click.Command:
     for leaf in found:
         text = f"{leaf.field.description or ''} [{'.'.join(leaf.path[:-1])}; {leaf.kind}]"
         options.append(click.Option([f"--{leaf.flag}", _parameter(leaf.flag)], metavar=leaf.kind.upper(), help=text))
-    return click.Command(name, params=options, callback=action, help=systems.summary(name))
+    # Underscores are as good as hyphens, as in every other command.
+    alike = {"token_normalize_func": option_name}
+    return click.Command(name, context_settings=alike, params=options, callback=action, help=systems.summary(name))
 
 
 def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
@@ -215,6 +224,7 @@ def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
 @click.option("--by", multiple=True, metavar="COLUMN", help="also by subgroup: a column of the data (repeatable)")
+@_SLICE
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _evaluate(
@@ -225,6 +235,7 @@ def _evaluate(
     pictures: int,
     ensemble: bool,
     by: tuple[str, ...],
+    slices: str | None,
     device: str,
     quiet: bool,
 ) -> None:
@@ -240,7 +251,7 @@ def _evaluate(
     _hush(quiet)
     home = runs[0] if len(runs) == 1 and cross_validation.is_cross_validation(runs[0]) else None
     evaluation = evaluate(
-        _loaded(_members(runs), device),
+        _loaded(_members(runs), device, slices),
         data,
         split=split,
         out=out or IN_RUN,
@@ -333,8 +344,9 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 @click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
+@_SLICE
 @click.option("--device", default="auto", show_default=True)
-def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) -> int:
+def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str | None, device: str) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
     Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
@@ -347,16 +359,18 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
         raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
     paths = _members(tuple(map(Path, runs))) if any(Path(run).exists() for run in runs) else []
     if len(paths) > 1:
-        predictor: Any = Ensemble(_loaded(tuple(paths), device))
+        predictor: Any = Ensemble(_loaded(tuple(paths), device, slices))
     elif len(runs) > 1:
         raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
     else:
         predictor = load(paths[0] if paths else runs[0], device=device)
     adjustable = predictor.adjustable if len(paths) < 2 else ()
-    inputs = pairs(options, [*predictor.modalities, *adjustable, "data", "out", "device"])
+    inputs = pairs(options, [*predictor.modalities, *adjustable, "data", "out", "device", "slice"])
     adjusted = {name: inputs.pop(name) for name in adjustable if name in inputs}
     if adjusted:
         predictor = load(paths[0] if paths else runs[0], device=device, adjusted=adjusted)
+    if slices is not None and len(paths) < 2:
+        predictor.choose_slice(slices)
     flags = [f"--{option_name(name)}" for name in predictor.modalities]
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
@@ -386,24 +400,28 @@ def _data() -> None:
     """Check data, or make phantoms."""
 
 
-@_data.command("check", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@_data.command("check", context_settings=_UNPARSED)
 @click.argument("words", metavar="SYSTEM PATH [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
-def _data_check(words: tuple[str, ...]) -> int:
+@click.pass_context
+def _data_check(context: click.Context, words: tuple[str, ...]) -> int:
     """Look for faults in a data set before training on it.
 
     Give the options on the data that the training will get (--pair CT-MRI, --folds 5, --split-seed 1): then what is
-    checked is what is trained on.
+    checked is what is trained on. scanfuse data check SYSTEM --help lists them, and the layouts that the system reads
+    with the columns of a manifest.csv of your own.
     """
-    from scanfuse import systems
-    from scanfuse.options import leaves, nested, pairs, words_and_options
-    from scanfuse.verbs.check import check_data
+    from scanfuse.options import nested, pairs, words_and_options
+    from scanfuse.verbs.check import check_data, options_on_data, what_is_read
 
-    named, options = words_and_options(words)
+    named, options = words_and_options(words, flags=("help",))
+    if "--help" in options or "-h" in named:
+        named = [name for name in named if name != "-h"]
+        click.echo(f"{context.get_help()}\n\n{what_is_read(named[0] if named else None)}")
+        return 0
     if len(named) != 2:
         raise UserError("Name the system and the folder, such as: scanfuse data check xfmamba DIR")
-    found = [leaf for leaf in leaves(systems.load(named[0]).Config) if leaf.path[0] in ("data", "task", "folds")]
-    by_flag = {leaf.flag: leaf.flag for leaf in found}
-    findings = check_data(named[0], nested(found, pairs(options, list(by_flag))), Path(named[1]))
+    found = options_on_data(named[0])
+    findings = check_data(named[0], nested(found, pairs(options, [leaf.flag for leaf in found])), Path(named[1]))
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -423,7 +441,7 @@ def _data_synth(words: tuple[str, ...]) -> None:
     click.echo(synth.run(words))
 
 
-def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
+def _loaded(runs: tuple[Path, ...], device: str, slices: str | None = None) -> dict[str, Any]:
     """Predictors by the name of their folder, or by the whole path where two folders share a name."""
     from scanfuse.verbs.predict import load
 
@@ -432,7 +450,10 @@ def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
         names = [str(run) for run in runs]
     if len(set(names)) < len(names):
         raise UserError("The same run was given twice.")
-    return {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    loaded = {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    for predictor in loaded.values() if slices is not None else ():
+        predictor.choose_slice(str(slices))
+    return loaded
 
 
 def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -1,5 +1,6 @@
 """Training a cross-validation: all folds in one folder, stopped and continued."""
 
+import json
 import shutil
 import signal
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from scanfuse.cli import main
 from scanfuse.verbs.training import Training
-from whole_jobs import FOLDS, Capture, fails, fold_command
+from whole_jobs import FOLDS, Capture, fails, fold_command, json_of
 
 
 def split(run: Path) -> pd.DataFrame:
@@ -90,6 +91,10 @@ def test_the_same_command_goes_on_and_another_one_is_refused(
     # What a crash right before the first checkpoint leaves behind.
     for name in ("checkpoint.pt", "decision.json"):
         (out / "fold-2" / name).unlink()
+    (out / "fold-2" / "report.html").unlink()
+    record = json_of(out / "fold-2" / "run.json")
+    (out / "fold-2" / "run.json").write_text(json.dumps(record | {"finished": False}))
+    (out / "fold-2" / "model.safetensors").write_bytes(b"of the first epoch")
     times = {name: (out / name / "model.safetensors").stat().st_mtime_ns for name in FOLDS[:2]}
     assert main(fold_command(bones, out, "--folds", "3")) == 0
     assert times == {name: (out / name / "model.safetensors").stat().st_mtime_ns for name in FOLDS[:2]}

@@ -18,11 +18,6 @@ SMALL = "--preset tiny --patch 12 --patches 2 --epochs 1 --threads 1 --device cp
 
 
 @pytest.fixture(scope="module")
-def brains(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return brats.write(tmp_path_factory.mktemp("brains") / "data", brats.Options(patients=8, size=24))
-
-
-@pytest.fixture(scope="module")
 def run(brains: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "volumes"
     assert main(["train", "clinicalfmamba3d", "--data", str(brains), "--out", str(out), *SMALL]) == 0

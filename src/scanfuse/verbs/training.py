@@ -13,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
-import scanfuse
+from scanfuse import __version__
 from scanfuse.config import TrainConfig
 from scanfuse.data.manifest import Manifest
 from scanfuse.device import to_device
@@ -23,6 +23,7 @@ from scanfuse.errors import UserError
 from scanfuse.run import Run
 from scanfuse.systems import System
 from scanfuse.tasks import Criterion
+from scanfuse.verbs.loading import Batches
 from scanfuse.verbs.non_finite import first_non_finite
 from scanfuse.verbs.optimisation import WeightAverage, learning_rate, parameter_groups
 from scanfuse.verbs.progress import Progress
@@ -83,16 +84,7 @@ class Training:
         self.average = WeightAverage(system.model, self.settings.ema) if self.settings.ema else None
         self.state = _State()
         self.stop = Stop()
-        self.batches = _Batches()
-        self.loader: DataLoader[Any] = DataLoader(
-            self.train_data,
-            batch_sampler=self.batches,
-            collate_fn=system.data.collate,
-            num_workers=self.settings.workers,
-            # Workers live as long as the training: what they have decoded and kept is not thrown away.
-            persistent_workers=self.settings.workers > 0,
-            generator=torch.Generator(),  # else the loader would draw from the global generator
-        )
+        self.batches = Batches(self.train_data, system.data.collate, workers=self.settings.workers)
         self.batches_per_epoch = len(self._order(epoch=0))
         self.updates_per_epoch = math.ceil(self.batches_per_epoch / self.settings.accumulate)
 
@@ -115,6 +107,7 @@ class Training:
                 elif self.stop and self.state.epoch < self.settings.epochs:
                     raise self._stopped(f"Stopped after epoch {self.state.epoch}")
             if self.state.best_epoch < 0:
+                self.run.drop_checkpoint()
                 raise UserError(
                     "The validation loss was never finite, so nothing is kept: lower --lr or set --precision fp32."
                 )
@@ -150,10 +143,9 @@ class Training:
         state, settings = self.state, self.settings
         self.system.model.train()
         self.train_data.set_epoch(state.epoch)
-        self.batches.order = self._order(state.epoch)[state.step_in_epoch :]
         self.optimizer.zero_grad()
         started = time.perf_counter()
-        for batch in self.loader:
+        for batch in self.batches.of(self._order(state.epoch)[state.step_in_epoch :]):
             batch = to_device(batch, self.accelerator.device)
             with self.accelerator.autocast():
                 parts = self.wrapped(batch)
@@ -238,10 +230,11 @@ class Training:
     def _record(self, row: dict[str, float], criterion: Criterion) -> dict[str, Any]:
         return {
             "system": self.system.config.system,
-            "scanfuse": scanfuse.__version__,
+            "scanfuse": __version__,
             "parameters": sum(p.numel() for p in self.system.model.parameters()),
             "best_epoch": self.state.best_epoch,
             "selected_by": criterion.by,
+            "finished": False,
             "validation": {key: value for key, value in row.items() if key.startswith("val_")},
             "samples": self.manifest.describe(),
             "data": str(self.source),
@@ -312,19 +305,6 @@ class _LossModule(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return self._loss(self._forward(batch), batch)
-
-
-class _Batches(Sampler[list[int]]):
-    """The batches of the epoch at hand, to be set before each pass."""
-
-    def __init__(self) -> None:
-        self.order: list[list[int]] = []
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.order)
-
-    def __len__(self) -> int:
-        return len(self.order)
 
 
 def _accelerator(device: torch.device, precision: str) -> Accelerator:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,7 @@ PlainMethod = Callable[[Tensor, Tensor], Tensor]
 """Fusion without training: two sources in [0, 1] -> one."""
 
 
+@runtime_checkable  # so that annotations can be checked as they run
 class Fused(Protocol):
     """One fused pair.
 
@@ -41,6 +42,7 @@ class Compared:
     b: Tensor
 
 
+@runtime_checkable
 class Medium(Protocol):
     """Images, or volumes.
 
