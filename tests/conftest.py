@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scanfuse.cli import main
-from scanfuse.data.synthetic import harvard, mura
+from scanfuse.data.synthetic import brats, harvard, mura
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +38,12 @@ def _same_threads() -> None:
 def bones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fifty patients in the MURA layout, 40 x 40; test studies have one, two and four views."""
     return mura.write(tmp_path_factory.mktemp("bones"), mura.Options(patients=50, size=40, seed=1))
+
+
+@pytest.fixture(scope="session")
+def brains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight patients in the BraTS layout, volumes of 16 x 24 x 24."""
+    return brats.write(tmp_path_factory.mktemp("brains") / "data", brats.Options(patients=8, size=24))
 
 
 @pytest.fixture(scope="session")

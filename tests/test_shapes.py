@@ -40,8 +40,10 @@ with install_import_hook([f"scanfuse.{package}" for package in packages], "beart
 
 
 @pytest.mark.parametrize("name", systems.available())
-def test_annotations_hold_in_a_step(name: str, head_phantoms: Path, bones: Path, tmp_path: Path) -> None:
-    folder = {"harvard": head_phantoms, "mura": bones}[systems.load(name).demonstration.phantom]
+def test_annotations_hold_in_a_step(
+    name: str, head_phantoms: Path, bones: Path, brains: Path, tmp_path: Path
+) -> None:
+    folder = {"harvard": head_phantoms, "mura": bones, "brats": brains}[systems.load(name).demonstration.phantom]
     command = [sys.executable, "-c", _STEP, name, str(folder), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -365,9 +365,13 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str |
         raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
     else:
         predictor = load(paths[0] if paths else runs[0], device=device)
-        if slices is not None:
-            predictor.choose_slice(slices)
-    inputs = pairs(options, [*predictor.modalities, "data", "out", "device", "slice"])
+    adjustable = predictor.adjustable if len(paths) < 2 else ()
+    inputs = pairs(options, [*predictor.modalities, *adjustable, "data", "out", "device", "slice"])
+    adjusted = {name: inputs.pop(name) for name in adjustable if name in inputs}
+    if adjusted:
+        predictor = load(paths[0] if paths else runs[0], device=device, adjusted=adjusted)
+    if slices is not None and len(paths) < 2:
+        predictor.choose_slice(slices)
     flags = [f"--{option_name(name)}" for name in predictor.modalities]
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")

@@ -16,9 +16,14 @@ from scanfuse.errors import UserError
 LAYOUTS = layouts.names()
 PHANTOMS = synthetic.names()
 SMALL: dict[str, Any] = {"cases": 8, "slices": 2, "patients": 24, "size": 48, "seed": 3}
+# Volumes are a hundred times as large as pictures.
+SMALLER: dict[str, dict[str, Any]] = {
+    name: {"patients": 9, "size": 20} for name in ("brats", "paired_volumes", "volume_manifest")
+}
 REQUESTS = {
     "image_pairs": Request(("CT", "MRI")),
     "view_pairs": Request(incomplete="keep"),
+    "volumes": Request(("T1CE", "FLAIR")),
 }
 """How each kind asks; a layout of a new kind brings its line."""
 
@@ -26,7 +31,8 @@ REQUESTS = {
 def small(name: str) -> Section:
     """Options of a phantom for few and small pictures, through the same types as the command line."""
     options = synthetic.load(name).Options
-    return config.build(options, {key: value for key, value in SMALL.items() if key in options.model_fields})
+    values = SMALL | SMALLER.get(name, {})
+    return config.build(options, {key: value for key, value in values.items() if key in options.model_fields})
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +50,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def test_how_many_there_are() -> None:
-    """Seven published or own layouts; a new file changes the number, and the tests below run over it."""
-    assert len(LAYOUTS) == 7 and len(PHANTOMS) == 7
+    """Ten published or own layouts; a new file changes the number, and the tests below run over it."""
+    assert len(LAYOUTS) == 10 and len(PHANTOMS) == 10
     assert {load(name).KIND for name in LAYOUTS} == set(REQUESTS)
     assert {load(name).PHANTOM for name in LAYOUTS} == set(PHANTOMS)
     by_kind = [name for kind in REQUESTS for name in layouts.names(kind)]
@@ -129,7 +135,7 @@ def test_incomplete_samples_are_an_error_kept_or_dropped(name: str, tmp_path: Pa
     root = synthetic.load(module.PHANTOM).write(tmp_path / "data", small(module.PHANTOM))
     if asked:
         first = next(iter(open_manifest(root, module.KIND, Request(asked, split="none")).rows))
-        gone = first.paths["ct"]
+        gone = first.paths[asked[0].lower()]
         gone.unlink()
         table = root / "manifest.csv"
         if table.exists():
@@ -168,5 +174,5 @@ def test_a_phantom_repeats_itself_and_says_what_is_known_of_it(name: str, tmp_pa
         contents.append(files)
     assert contents[0] == contents[1] != contents[2]
     assert module.FACTS.counted in module.Options.model_fields and module.FACTS.seconds > 0
-    assert module.FACTS.count(options) == SMALL[module.FACTS.counted]
+    assert module.FACTS.count(options) == (SMALL | SMALLER.get(name, {}))[module.FACTS.counted]
     assert all(field.description for field in module.Options.model_fields.values())

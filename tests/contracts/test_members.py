@@ -19,6 +19,7 @@ PROTOCOLS: dict[str, type] = {"system": systems.System, "data": Inputs, "task": 
 # Small trainings of one epoch: options of `scanfuse train`.
 TINY = "--preset tiny --epochs 1 --batch 8 --threads 1 --device cpu --quiet".split()
 FLAGS = {"clinicalfmamba": ["--channels", "4,4,8", "--crop", "32"], "xfmamba": ["--size", "32"]}
+FLAGS["clinicalfmamba3d"] = ["--channels", "4,4,8", "--patch", "8", "--patches", "1"]
 
 
 def members(protocol: type) -> list[str]:
@@ -86,9 +87,9 @@ def test_half_an_ability_is_a_missing_member(ability: type, member: str, monkeyp
 
 
 @pytest.fixture(scope="module")
-def folders(head_phantoms: Path, bones: Path) -> dict[str, Path]:
+def folders(head_phantoms: Path, bones: Path, brains: Path) -> dict[str, Path]:
     """System -> its data."""
-    by_phantom = {"harvard": head_phantoms, "mura": bones}
+    by_phantom = {"harvard": head_phantoms, "mura": bones, "brats": brains}
     return {name: by_phantom[systems.load(name).demonstration.phantom] for name in systems.available()}
 
 
@@ -136,6 +137,10 @@ def predict_one_input(run: Path, data: Path, inputs: dict[str, Path]) -> list[st
     return ["predict", str(run), f"--{name.replace('_', '-')}", str(path)]
 
 
+def predict_by_windows(run: Path, data: Path, inputs: dict[str, Path]) -> list[str]:
+    return ["predict", str(run), "--data", str(data), "--window", "16"]
+
+
 # Ability -> whose it is and which members it has; and every verb that needs it, with what it says without.
 Verb = Callable[[Path, Path, dict[str, Path]], list[str]]
 ABILITIES: dict[str, tuple[str, tuple[str, ...], list[tuple[Verb, str]]]] = {
@@ -150,8 +155,13 @@ ABILITIES: dict[str, tuple[str, tuple[str, ...], list[tuple[Verb, str]]]] = {
     "completed": ("system", ("completed",), []),  # a training uses them where they are, and needs none
     "start": ("system", ("start",), []),
     "facts": ("system", ("facts",), []),
+    "adjustable": ("system", ("adjustable",), [(predict_by_windows, "No such option: --window")]),
 }
-HAS: dict[str, set[str]] = {"clinicalfmamba": {"facts"}, "xfmamba": set(ABILITIES)}
+HAS: dict[str, set[str]] = {
+    "clinicalfmamba": {"facts"},
+    "clinicalfmamba3d": {"adjustable", "facts"},
+    "xfmamba": set(ABILITIES) - {"adjustable"},
+}
 
 
 def test_every_optional_ability_is_here() -> None:

@@ -20,7 +20,7 @@ from scanfuse.fusion.cross_view import CrossViewFusion
 from scanfuse.fusion.dssf import DSSF, DSSFChain
 from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
 from scanfuse.fusion.sscs import SSCS
-from scanfuse.layers.conv import DGCB
+from scanfuse.layers.conv import DGCB, EnlargingConv
 from scanfuse.layers.drop_path import DropPath
 from scanfuse.layers.linear import Linear
 from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteMixer
@@ -33,6 +33,7 @@ MAP = (2, 5, 6, 16)
 VOLUME = (2, 2, 3, 4, 16)
 SEQUENCE = (2, 30, 16)
 IMAGE = (2, 16, 5, 6)
+CUBOID = (2, 16, 3, 4, 5)
 CROSS = routes.cross(5, 6)
 
 # For every file of the two folders, its modules: a constructor, the shapes of the inputs, further arguments.
@@ -41,6 +42,9 @@ MEMBERS: dict[str, list[Case]] = {
     "layers.conv": [
         (lambda: DGCB(16, dilation=3), [IMAGE], []),
         (lambda: DGCB(16, norm="group"), [IMAGE], []),
+        (lambda: DGCB(16, norm="group", num_dims=3, pyramid=False), [CUBOID], []),
+        (lambda: EnlargingConv(16, 3, num_dims=2), [IMAGE], []),
+        (lambda: EnlargingConv(16, 3, num_dims=3), [CUBOID], []),
     ],
     "layers.drop_path": [(lambda: DropPath(0.0), [MAP], [])],
     "layers.linear": [(lambda: Linear(16, 8), [MAP], [])],
@@ -61,7 +65,10 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: VSSBlock(16, options=PLAIN, mlp_ratio=4.0), [MAP], []),
     ],
     "fusion.average": [(lambda: AverageFusion(16), [MAP, MAP], [])],
-    "fusion.channel_attention": [(lambda: CMCA(16), [IMAGE, IMAGE], [])],
+    "fusion.channel_attention": [
+        (lambda: CMCA(16), [IMAGE, IMAGE], []),
+        (lambda: CMCA(16, num_dims=3), [CUBOID, CUBOID], []),
+    ],
     "fusion.channel_swap": [(lambda: ChannelSwapFusion(16), [MAP, MAP], [])],
     "fusion.concat": [(lambda: ConcatFusion(16), [MAP, MAP], [])],
     "fusion.cross_mamba": [
@@ -85,7 +92,7 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 22
+NUM_MODULES = 23
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

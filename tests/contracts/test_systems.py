@@ -18,6 +18,7 @@ from scanfuse.verbs.predict import load
 # Small data of each kind of phantom: what `write` of the module in scanfuse.data.synthetic takes besides the folder.
 PHANTOMS: dict[str, dict[str, Any]] = {
     "harvard": {"pair": "CT-MRI", "cases": 4, "slices": 2, "size": 32, "seed": 0},
+    "brats": {"patients": 8, "size": 24, "seed": 0},
     "mura": {"patients": 12, "size": 48, "seed": 0},
 }
 SAMPLES = 4
@@ -28,7 +29,7 @@ every_system = pytest.mark.parametrize("name", systems.available())
 
 def test_this_many_systems_are_found() -> None:
     """A test over an empty listing would pass."""
-    assert systems.available() == ("clinicalfmamba", "xfmamba")
+    assert systems.available() == ("clinicalfmamba", "clinicalfmamba3d", "xfmamba")
 
 
 @pytest.fixture(scope="module")

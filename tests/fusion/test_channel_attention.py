@@ -2,9 +2,12 @@
 
 import math
 
+import pytest
 import torch
+from torch import nn
 
-from scanfuse.fusion.channel_attention import CMCA
+from scanfuse.backbones.fmamba import attend_volumes, attention_of_volumes
+from scanfuse.fusion.channel_attention import CMCA, lift_of, neighbourhoods
 
 
 def test_reference_is_pooled_and_query_is_scaled() -> None:
@@ -36,4 +39,29 @@ def test_maps_that_are_linear_in_few_numbers_need_not_be_built() -> None:
     torch.testing.assert_close(
         torch.autograd.grad((by_weights * cotangent).sum(), given),
         torch.autograd.grad((by_maps * cotangent).sum(), given),
+    )
+
+
+def test_a_first_convolution_is_its_lift_times_the_neighbourhoods() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(1, 6, 3, padding=1).double()
+    image = torch.randn(2, 1, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close((lift_of(conv) @ neighbourhoods(image)).unflatten(2, (4, 5)), conv(image))
+
+
+@pytest.mark.parametrize("slices", [1, 2, 16])
+def test_the_attention_of_volumes_is_that_of_the_maps_of_their_first_convolution(slices: int) -> None:
+    """Values and gradients, in slabs of any thickness."""
+    torch.manual_seed(0)
+    cmca, stem = CMCA(6, num_dims=3).double(), nn.Conv3d(1, 6, 3, padding=1).double()
+    f = torch.randn(2, 6, 5, 3, 4, dtype=torch.float64)
+    a, b = torch.randn(2, 2, 1, 5, 3, 4, dtype=torch.float64)
+    given = [*cmca.parameters(), *stem.parameters(), a.requires_grad_(), b.requires_grad_()]
+    found = attend_volumes(f, (a, b), attention_of_volumes(cmca, (a, b), stem, slices=slices))
+    expected = f + cmca(stem(a), stem(b)) + cmca(stem(b), stem(a))
+    torch.testing.assert_close(found, expected)
+    cotangent = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad((found * cotangent).sum(), given),
+        torch.autograd.grad((expected * cotangent).sum(), given),
     )

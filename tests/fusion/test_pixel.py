@@ -92,3 +92,22 @@ def test_wrong_images_are_refused(method, a, b, message):
 def test_levels_below_one_are_refused():
     with pytest.raises(ValueError, match="levels is 0"):
         laplacian_pyramid(torch.zeros(8, 8), torch.zeros(8, 8), levels=0)
+
+
+def test_a_volume_of_equal_slices_gives_its_slice() -> None:
+    """Along the further side every filter sees a constant: the 3D pyramid must not change what the 2D one gives."""
+    flat = torch.rand(2, 1, 21, 18, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for side in (2, 3, 4):
+        a, b = (x[:, None].unsqueeze(side).expand(*(-1,) * side, 24, *(-1,) * (4 - side)) for x in flat)
+        for rule in (average, maximum, laplacian_pyramid):
+            expected = rule(flat[0][None], flat[1][None])
+            found = rule(a, b, num_dims=3)
+            assert found.shape == a.shape
+            torch.testing.assert_close(found.select(side, 5), expected, rtol=0, atol=1e-12)
+
+
+def test_equal_volumes_come_back_and_images_are_no_volumes() -> None:
+    a = torch.rand(9, 8, 11, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(laplacian_pyramid(a, a, num_dims=3), a, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match=r"give \(D, H, W\)"):
+        average(a[0], a[0], num_dims=3)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scanfuse.layers.conv import DGCB, norm_2d
+from scanfuse.layers.conv import DGCB, EnlargingConv, norm_of
 
 
 @pytest.mark.parametrize(("channels", "count"), [(32, 29_056), (64, 115_456), (128, 460_288)])
@@ -43,5 +43,37 @@ def test_dilation_sets_the_reach() -> None:
 
 
 def test_group_norm_has_groups_of_eight_or_one_group() -> None:
-    assert norm_2d("group", 32).num_groups == 4
-    assert norm_2d("group", 12).num_groups == 1
+    assert norm_of("group", 32).num_groups == 4
+    assert norm_of("group", 12).num_groups == 1
+
+
+@pytest.mark.parametrize(("channels", "count"), [(32, 56_608), (64, 225_856), (128, 902_272)])
+def test_parameter_count_for_volumes(channels: int, count: int) -> None:
+    block = DGCB(channels, num_dims=3, pyramid=False)
+    assert sum(p.numel() for p in block.parameters()) == count == 55 * channels**2 + 9 * channels
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_without_a_pyramid_the_dilated_map_is_added(norm: str) -> None:
+    torch.manual_seed(0)
+    block = DGCB(8, dilation=2, norm=norm, num_dims=3, pyramid=False).eval()
+    x = torch.randn(2, 8, 5, 4, 3)
+    with torch.no_grad():
+        u = F.leaky_relu(block.feature_conv(block.feature_norm(x)), 0.2)
+        v = F.leaky_relu(block.gate_conv(block.gate_norm(x)), 0.2)
+        d = F.leaky_relu(block.dilated_conv(block.dilated_norm(u * v)), 0.2)
+        torch.testing.assert_close(block(x), x + d)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4, 3), (1, 5, 1, 1), (2, 5, 4, 3, 2), (1, 5, 1, 1, 1)], ids=str)
+def test_enlarging_convolution_is_enlargement_and_convolution(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    module = EnlargingConv(5, 3, num_dims=len(shape) - 2).double()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    given = [x, *module.parameters()]
+    in_one, apart = module(x), module.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+    torch.testing.assert_close(in_one, apart)
+    cotangent = torch.randn_like(apart)
+    torch.testing.assert_close(
+        torch.autograd.grad((in_one * cotangent).sum(), given), torch.autograd.grad((apart * cotangent).sum(), given)
+    )

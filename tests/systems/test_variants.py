@@ -23,6 +23,11 @@ VALUES: dict[tuple[str, str], list[str]] = {
     ("clinicalfmamba", "d-state"): ["4"],
     ("clinicalfmamba", "mix-state"): ["8"],
     ("clinicalfmamba", "expand"): ["1"],
+    ("clinicalfmamba3d", "channels"): ["12,16,32", "8,24,32", "8,16,16"],
+    ("clinicalfmamba3d", "dilations"): ["2,3,5", "1,2,5", "1,3,4"],
+    ("clinicalfmamba3d", "latent-blocks"): ["2"],
+    ("clinicalfmamba3d", "d-state"): ["4"],
+    ("clinicalfmamba3d", "expand"): ["1"],
     ("xfmamba", "num-outputs"): ["1"],
     ("xfmamba", "dim"): ["16"],
     ("xfmamba", "depths"): ["2,1,1,1", "1,1,1,2"],
@@ -77,14 +82,18 @@ CASES = [
 
 
 def test_this_many_options_are_tried() -> None:
-    assert {name: len(model_leaves(name)) for name in systems.available()} == {"clinicalfmamba": 12, "xfmamba": 20}
-    assert len(CASES) == 41
+    assert {name: len(model_leaves(name)) for name in systems.available()} == {
+        "clinicalfmamba": 12,
+        "clinicalfmamba3d": 10,
+        "xfmamba": 20,
+    }
+    assert len(CASES) == 57
 
 
 @pytest.fixture(scope="module")
-def batches(head_phantoms: Path, bones: Path) -> dict[str, dict[str, Any]]:
+def batches(head_phantoms: Path, bones: Path, brains: Path) -> dict[str, dict[str, Any]]:
     """System -> two samples."""
-    folders = {"harvard": head_phantoms, "mura": bones}
+    folders = {"harvard": head_phantoms, "mura": bones, "brats": brains}
     found = {}
     for name in systems.available():
         data = build(name, {}).data

@@ -15,12 +15,12 @@ class AverageFusion(nn.Module):
         dim: c.
 
     Shape:
-        x, y (b, h, w, c) -> (b, h, w, c).
+        x, y (b, *sides, c) -> the same.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.proj = Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "b h w c"], y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+    def forward(self, x: Float[Tensor, "b *sides c"], y: Float[Tensor, "b *sides c"]) -> Float[Tensor, "b *sides c"]:
         return self.proj((x + y) / 2)

@@ -16,12 +16,12 @@ class ConcatFusion(nn.Module):
         dim: c.
 
     Shape:
-        x, y (b, h, w, c) -> (b, h, w, c).
+        x, y (b, *sides, c) -> the same.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.proj = Linear(2 * dim, dim)
 
-    def forward(self, x: Float[Tensor, "b h w c"], y: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+    def forward(self, x: Float[Tensor, "b *sides c"], y: Float[Tensor, "b *sides c"]) -> Float[Tensor, "b *sides c"]:
         return self.proj(torch.cat([x, y], dim=-1))

@@ -4,9 +4,12 @@
     maximum            F = max(A, B)
     laplacian_pyramid  per scale and pixel the stronger detail of the two, the mean at the coarsest scale
 
-All three take registered images of one shape in 0..1 and return that shape, dtype and range. They are pure torch,
-run on any device and pass gradients.
+All three take registered images, or volumes, of one shape in 0..1 and return that shape, dtype and range. They are
+pure torch, run on any device and pass gradients.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,34 +22,36 @@ _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _SMALLEST_SIDE = 3  # mirroring two pixels needs three
 
 
-def average(a: Float[Tensor, "*b h w"], b: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w"]:
+def average(a: Float[Tensor, "*b h w"], b: Float[Tensor, "*b h w"], *, num_dims: int = 2) -> Float[Tensor, "*b h w"]:
     """The mean of the two images, (A + B) / 2.
 
     Args:
-        a, b: (H, W) or (B, 1, H, W), floating point, 0..1.
+        a, b: (H, W) or (B, 1, H, W), floating point, 0..1; with `num_dims` 3, (D, H, W) or (B, 1, D, H, W).
+        num_dims: sides of the images.
 
     Raises:
         ValueError: shapes or dtypes differ, or not floating point, or another number of axes.
     """
-    _check(a, b)
+    _check(a, b, num_dims)
     return (a + b) / 2
 
 
-def maximum(a: Float[Tensor, "*b h w"], b: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w"]:
+def maximum(a: Float[Tensor, "*b h w"], b: Float[Tensor, "*b h w"], *, num_dims: int = 2) -> Float[Tensor, "*b h w"]:
     """The brighter of the two images at each pixel, max(A, B).
 
     Args:
-        a, b: (H, W) or (B, 1, H, W), floating point, 0..1.
+        a, b: (H, W) or (B, 1, H, W), floating point, 0..1; with `num_dims` 3, (D, H, W) or (B, 1, D, H, W).
+        num_dims: sides of the images.
 
     Raises:
         ValueError: shapes or dtypes differ, or not floating point, or another number of axes.
     """
-    _check(a, b)
+    _check(a, b, num_dims)
     return torch.maximum(a, b)
 
 
 def laplacian_pyramid(
-    a: Float[Tensor, "*b h w"], b: Float[Tensor, "*b h w"], levels: int = 4
+    a: Float[Tensor, "*b h w"], b: Float[Tensor, "*b h w"], levels: int = 4, *, num_dims: int = 2
 ) -> Float[Tensor, "*b h w"]:
     """Fusion in the Laplacian pyramid: at each scale and pixel the detail of larger magnitude, the mean at the base.
 
@@ -59,57 +64,70 @@ def laplacian_pyramid(
     Equal inputs come back unchanged up to rounding.
 
     Args:
-        a, b: (H, W) or (B, 1, H, W), floating point, 0..1; any size, odd ones too.
+        a, b: (H, W) or (B, 1, H, W), floating point, 0..1; any size, odd ones too; with `num_dims` 3,
+            (D, H, W) or (B, 1, D, H, W).
         levels: number of detail scales, at least 1. Fewer are used where an image gets smaller than 3 pixels on a
             side, which the mirrored filter needs; below 3 pixels nothing is left but the mean.
+        num_dims: sides of the images; filters run along all of them, and `expand` multiplies by 2 for each.
 
     Raises:
         ValueError: shapes or dtypes differ, or not floating point, or another number of axes; levels below 1.
 
     Source: Burt, Adelson 1983 (pyramid); Burt 1984 (fusion by the larger magnitude).
     """
-    _check(a, b)
+    _check(a, b, num_dims)
     if levels < 1:
         raise ValueError(f"levels is {levels}; it must be at least 1")
-    level_a, level_b = (image.reshape(-1, 1, *image.shape[-2:]) for image in (a, b))
+    level_a, level_b = (image.reshape(-1, 1, *image.shape[-num_dims:]) for image in (a, b))
     details: list[Tensor] = []
-    while len(details) < levels and min(level_a.shape[-2:]) >= _SMALLEST_SIDE:
+    while len(details) < levels and min(level_a.shape[2:]) >= _SMALLEST_SIDE:
         next_a, next_b = _reduce(level_a), _reduce(level_b)
-        size = (level_a.shape[-2], level_a.shape[-1])
+        size = level_a.shape[2:]
         detail_a, detail_b = level_a - _expand(next_a, size), level_b - _expand(next_b, size)
         details.append(torch.where(detail_a.abs() >= detail_b.abs(), detail_a, detail_b))
         level_a, level_b = next_a, next_b
     fused = (level_a + level_b) / 2
     for detail in reversed(details):
-        fused = detail + _expand(fused, (detail.shape[-2], detail.shape[-1]))
+        fused = detail + _expand(fused, detail.shape[2:])
     return fused.clamp(0, 1).reshape(a.shape)
 
 
 def _reduce(image: Tensor) -> Tensor:
-    """(B, 1, H, W) -> (B, 1, ceil(H / 2), ceil(W / 2)): smoothed, every second pixel."""
-    return _smooth(image)[..., ::2, ::2]
+    """(B, 1, *sides) -> (B, 1, *ceil(sides / 2)): smoothed, every second pixel."""
+    return _smooth(image)[_every_second(image)]
 
 
-def _expand(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, h, w) -> (B, 1, H, W), the finer of two sizes with h = ceil(H / 2), w = ceil(W / 2)."""
+def _expand(image: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, 1, *small) -> (B, 1, *size), the finer of two sizes with small = ceil(size / 2)."""
     spread = image.new_zeros(*image.shape[:2], *size)
-    spread[..., ::2, ::2] = image
-    return 4 * _smooth(spread)
+    spread[_every_second(image)] = image
+    return 2 ** (image.ndim - 2) * _smooth(spread)
+
+
+def _every_second(image: Tensor) -> Any:
+    return (..., *(slice(None, None, 2) for _ in image.shape[2:]))
 
 
 def _smooth(image: Tensor) -> Tensor:
-    """Binomial 5 x 5 mean of (B, 1, H, W), H and W at least 3, mirrored at the borders."""
+    """Binomial mean over 5 pixels along each side of (B, 1, *sides), sides at least 3, mirrored at the borders."""
     kernel = image.new_tensor(_BINOMIAL)
-    image = F.conv2d(F.pad(image, (0, 0, 2, 2), mode="reflect"), kernel.view(1, 1, 5, 1))
-    return F.conv2d(F.pad(image, (2, 2, 0, 0), mode="reflect"), kernel.view(1, 1, 1, 5))
+    num_dims = image.ndim - 2
+    conv = F.conv2d if num_dims == 2 else F.conv3d
+    for side in range(num_dims):
+        around = [0, 0] * (num_dims - 1 - side) + [2, 2]
+        around += [0, 0] * (num_dims - len(around) // 2)
+        shape = [1, 1, *(5 if place == side else 1 for place in range(num_dims))]
+        image = conv(F.pad(image, around, mode="reflect"), kernel.view(shape))
+    return image
 
 
-def _check(a: Tensor, b: Tensor) -> None:
+def _check(a: Tensor, b: Tensor, num_dims: int) -> None:
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(
             f"the images must agree in shape and dtype: {tuple(a.shape)} {a.dtype} and {tuple(b.shape)} {b.dtype}"
         )
     if not a.is_floating_point():
         raise ValueError(f"the images have dtype {a.dtype}; give floating-point images in 0..1")
-    if a.ndim != 2 and (a.ndim != 4 or a.shape[1] != 1):
-        raise ValueError(f"the images have shape {tuple(a.shape)}; give (H, W) or (B, 1, H, W)")
+    if a.ndim != num_dims and (a.ndim != num_dims + 2 or a.shape[1] != 1):
+        sides = "H, W" if num_dims == 2 else "D, H, W"
+        raise ValueError(f"the images have shape {tuple(a.shape)}; give ({sides}) or (B, 1, {sides})")

@@ -57,6 +57,8 @@ class System(Protocol):
         start() -> str                        fills the weights that a training starts from, and says which they are
         evidence(batch, target, method) -> {name: (b, h, w)}     heat maps of an input, or a joint one
         missing_inputs = True                 a sample may lack inputs, as long as one is there
+        adjustable = (flag, ...)              settings that may be changed when a run is applied: how it is computed,
+                                              or how inputs are read, with the same weights
     """
 
     Config: ClassVar[type["BaseModel"]]
@@ -77,6 +79,7 @@ class Abilities(Protocol):
     """The optional abilities of a system, with their types."""
 
     missing_inputs: ClassVar[bool]
+    adjustable: ClassVar[tuple[str, ...]]
 
     @staticmethod
     def completed(config: Any, root: Path) -> Any: ...

@@ -41,23 +41,28 @@ Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and i
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from scanfuse.backbones.fmamba import (
+    Encoder,
+    LatentFusion,
+    attend,
+    attention,
+    enlarging_stages,
+    fusion_of,
+    latent_stack,
+    padded,
+)
 from scanfuse.config import Section, TrainConfig
 from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
-from scanfuse.fusion.average import AverageFusion
-from scanfuse.fusion.channel_attention import CMCA
-from scanfuse.fusion.concat import ConcatFusion
-from scanfuse.fusion.cross_mamba import CrossMambaFusion
-from scanfuse.layers.conv import DGCB, LEAK, Norm, norm_2d
-from scanfuse.layers.mamba import LatentMamba, Mamba, RouteSet
+from scanfuse.fusion.channel_attention import CMCA, neighbourhoods
+from scanfuse.layers.conv import Norm
+from scanfuse.layers.mamba import Mamba, RouteSet
 from scanfuse.systems import Demonstration
 from scanfuse.tasks.fuse import Fusion
 from scanfuse.tasks.fuse.colour import stretch
@@ -86,7 +91,7 @@ class ModelConfig(Section):
     d_state: int = Field(8, ge=1, le=256, description="states per channel")
     mix_state: int = Field(16, ge=1, le=256, description="states per channel of the channel mix")
     expand: int = Field(2, ge=1, le=16, description="inner width of the Mamba blocks over their width")
-    fusion: Literal["cross_mamba", "concat", "mean"] = Field("cross_mamba", description="how the latent maps join")
+    fusion: LatentFusion = Field("cross_mamba", description="how the latent maps join")
     routes: RouteSet = Field("cross", description="orders in which a map is read: four, or row by row only")
     cmca: bool = Field(True, description="channel attention from the stem features into the decoder: on or off")
     norm: Norm = Field("batch", description="of the convolutions; group does not depend on the batch")
@@ -95,37 +100,6 @@ class ModelConfig(Section):
     def stride(self) -> int:
         """Pixels of the image per position of the latent map, along each side."""
         return 4 * self.stem_stride
-
-
-class Encoder(nn.Module):
-    """Three stages, each a strided 2x2 convolution and a DGCB: image (b, 1, h, w) -> (b, c2, h/stride, w/stride).
-
-    With stem stride 1 the first stage has no strided convolution. The stem belongs to the model, since the decoder
-    uses it too.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        c0, c1, c2 = config.channels
-        self.down = nn.Conv2d(c0, c0, 2, stride=2) if config.stem_stride == 2 else None
-        stages: list[nn.Module] = [DGCB(c0, dilation=config.dilations[0], norm=config.norm)]
-        for before, after, dilation in zip((c0, c1), (c1, c2), config.dilations[1:], strict=True):
-            stages.append(nn.Conv2d(before, after, 2, stride=2))
-            stages.append(DGCB(after, dilation=dilation, norm=config.norm))
-        self.stages = nn.Sequential(*stages)
-
-    def forward(self, image: Float[Tensor, "b 1 h w"], stem: nn.Conv2d) -> Float[Tensor, "b c2 h2 w2"]:
-        if self.down is None:
-            return self.stages(stem(image).contiguous(memory_format=torch.channels_last))
-        # No activation stands between stem and down: together they are one 4x4 convolution of stride 2 with a padding
-        # of 1, and the map at full size need not be built.
-        down, bias = self.down.weight, self.down.bias
-        with torch.autocast(image.device.type, enabled=False):
-            weight = F.conv_transpose2d(down, stem.weight)
-            bias = bias + down.sum((2, 3)) @ stem.bias  # type: ignore[operator]
-        x = F.conv2d(image, weight, bias, stride=2, padding=1)
-        # An image of one channel has no layout; from here on the channels lie innermost, which convolutions like.
-        return self.stages(x.contiguous(memory_format=torch.channels_last))
 
 
 class ChannelMix(nn.Module):
@@ -158,22 +132,13 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        c0, c1, c2 = config.channels
+        c2 = config.channels[2]
         self.norms = nn.ModuleList(nn.LayerNorm(c2) for _ in range(config.decoder_blocks))
         self.mambas = nn.ModuleList(
             Mamba(c2, d_state=config.d_state, expand=config.expand) for _ in range(config.decoder_blocks)
         )
         self.norm = nn.LayerNorm(c2)
-        widths = [c2, c1, c0] + [c0] * (config.stem_stride - 1)
-        stages: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            stages += [
-                nn.Upsample(scale_factor=2, mode="nearest"),
-                nn.Conv2d(before, after, 3, padding=1),
-                nn.LeakyReLU(LEAK),
-                norm_2d(config.norm, after),
-            ]
-        self.stages = nn.Sequential(*stages)
+        self.stages = enlarging_stages(config.channels, stem_stride=config.stem_stride, norm=config.norm, num_dims=2)
 
     def forward(self, t: Float[Tensor, "b h w c"]) -> Float[Tensor, "b c0 h2 w2"]:
         size = t.shape[1:3]
@@ -194,26 +159,20 @@ class Model(nn.Module):
         self.config = config
         c0, _, c2 = config.channels
 
-        def latent_stack() -> nn.Sequential:
-            return nn.Sequential(
-                *(
-                    LatentMamba(c2, route_set=config.routes, d_state=config.d_state, expand=config.expand)
-                    for _ in range(config.latent_blocks)
-                )
-            )
-
+        latent: Any = {"route_set": config.routes, "d_state": config.d_state, "expand": config.expand}
         self.stem = nn.Conv2d(1, c0, 3, padding=1)
-        self.encoder = Encoder(config)
-        self.latent_a = latent_stack()
-        self.latent_b = latent_stack()
+        self.encoder = Encoder(
+            config.channels,
+            dilations=config.dilations,
+            stem_stride=config.stem_stride,
+            norm=config.norm,
+            num_dims=2,
+            pyramid=True,
+        )
+        self.latent_a = latent_stack(c2, blocks=config.latent_blocks, **latent)
+        self.latent_b = latent_stack(c2, blocks=config.latent_blocks, **latent)
         self.mix = ChannelMix(c2, d_state=config.mix_state, expand=config.expand)
-        self.fusion: nn.Module
-        if config.fusion == "cross_mamba":
-            self.fusion = CrossMambaFusion(c2, route_set=config.routes, d_state=config.d_state, expand=config.expand)
-        elif config.fusion == "concat":
-            self.fusion = ConcatFusion(c2)
-        else:
-            self.fusion = AverageFusion(c2)
+        self.fusion = fusion_of(config.fusion, c2, **latent)
         self.decoder = Decoder(config)
         if config.cmca:
             self.cmca = CMCA(c0)
@@ -225,8 +184,7 @@ class Model(nn.Module):
                 f"need two maps (batch, 1, h, w) of one shape, not {tuple(a.shape)} and {tuple(b.shape)}"
             )
         height, width = a.shape[2:]
-        stride = self.config.stride
-        pair = F.pad(torch.cat([a, b]), (0, -width % stride, 0, -height % stride), mode="replicate")
+        pair = padded(torch.cat([a, b]), self.config.stride)
         e_a, e_b = self.encoder(pair, self.stem).permute(0, 2, 3, 1).chunk(2)
         t_a, t_b = self.mix(self.latent_a(e_a), self.latent_b(e_b), e_a, e_b)
         f = self.decoder(self.fusion(t_a, t_b))
@@ -234,22 +192,9 @@ class Model(nn.Module):
         with torch.autocast(f.device.type, enabled=False):
             f = f.to(self.head.weight.dtype)
             if self.config.cmca:
-                f = self.attend(f, pair)
+                p_a, p_b = neighbourhoods(pair.to(f.dtype)).chunk(2)
+                f = attend(f, (p_a, p_b), attention(self.cmca, (p_a, p_b), self.stem))
             return torch.sigmoid(self.head(f))[..., :height, :width]
-
-    def attend(self, f: Float[Tensor, "b c h w"], pair: Float[Tensor, "b2 1 h w"]) -> Float[Tensor, "b c h w"]:
-        """f + CMCA(s_a, s_b) + CMCA(s_b, s_a), where s = stem(image).
-
-        The stem has no activation: s is a c x 10 matrix times the 9 pixels around a position and a 1. So both terms
-        are small matrices times those 10 numbers, and no full-size map with c channels is built for them.
-        """
-        lift = torch.cat([self.stem.weight.flatten(1), self.stem.bias[:, None]], dim=1)  # type: ignore[index]
-        pixels = F.pad(F.unfold(pair.to(f.dtype), 3, padding=1), (0, 0, 0, 1), value=1.0)
-        p_a, p_b = pixels.chunk(2)
-        weights = torch.cat([self.cmca.weights(p_b, lift), self.cmca.weights(p_a, lift)], dim=2)
-        f_blc = f.permute(0, 2, 3, 1).flatten(1, 2)
-        f_blc = torch.baddbmm(f_blc, torch.cat([p_a, p_b], dim=1).transpose(1, 2), weights.transpose(1, 2))
-        return f_blc.unflatten(1, f.shape[2:]).permute(0, 3, 1, 2)
 
 
 class Config(Section):

@@ -26,6 +26,7 @@ from scanfuse.data.manifest import Manifest
 from scanfuse.device import choose_device, to_device
 from scanfuse.errors import UserError
 from scanfuse.files import free_id
+from scanfuse.options import leaves, nested
 from scanfuse.run import Run, open_run
 from scanfuse.tasks import Failure, Method
 
@@ -39,13 +40,19 @@ class Predictor:
         run: the run folder.
         system: the system with the best weights, in evaluation mode.
         device: where it computes.
+
+    Args:
+        run: the run folder.
+        device: where to compute.
+        adjusted: settings that the system lets a user change when a run is applied, by the names of their flags.
     """
 
-    def __init__(self, run: Run, *, device: str = "auto") -> None:
+    def __init__(self, run: Run, *, device: str = "auto", adjusted: Mapping[str, str] | None = None) -> None:
         content = run.config()
         system_type = systems.load(content.get("system"))
         self.run = run
-        self.system = systems.build(configuration.build(system_type.Config, content))
+        changes = _changes(system_type, adjusted or {})
+        self.system = systems.build(configuration.build(system_type.Config, content, changes))
         _load_weights(self.system.model, run)
         self.system.data.restore(run.load_fitted())
         self.system.task.restore(run.fitted_on_validation())
@@ -56,6 +63,11 @@ class Predictor:
     def modalities(self) -> tuple[str, ...]:
         """The names of the inputs."""
         return self.system.data.modalities
+
+    @property
+    def adjustable(self) -> tuple[str, ...]:
+        """The flags of the settings that may be changed when the run is applied."""
+        return tuple(systems.ability(self.system, "adjustable") or ())
 
     def choose_slice(self, text: str) -> None:
         """Takes these slices of volumes and stacks from here on, such as "axial:middle".
@@ -182,8 +194,17 @@ class Ensemble:
         return self.joined.result(found), found
 
 
-def load(run_or_hub_id: str | Path, *, device: str = "auto") -> Predictor:
-    """A predictor from a run folder, or from a run that was uploaded to the Hugging Face Hub as `owner/name`."""
+def load(run_or_hub_id: str | Path, *, device: str = "auto", adjusted: Mapping[str, str] | None = None) -> Predictor:
+    """A predictor from a run folder, or from a run that was uploaded to the Hugging Face Hub as `owner/name`.
+
+    Args:
+        run_or_hub_id: the folder or the name.
+        device: where to compute.
+        adjusted: settings that may be changed when a run is applied, such as {"window": "64"}.
+
+    Raises:
+        UserError: no such run, or a setting that is not among these.
+    """
     path = Path(run_or_hub_id)
     text = str(run_or_hub_id)
     if (
@@ -197,7 +218,7 @@ def load(run_or_hub_id: str | Path, *, device: str = "auto") -> Predictor:
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"There is no run folder {text}, and it cannot be had from the Hub: {reason}") from None
-    return Predictor(open_run(path), device=device)
+    return Predictor(open_run(path), device=device, adjusted=adjusted)
 
 
 def predict_one(
@@ -273,6 +294,17 @@ class _Guarded:
         except UserError as error:
             row = self.samples.row(index)
             return Failure(row.id, row.group, str(error))
+
+
+def _changes(system_type: type[systems.System], adjusted: Mapping[str, str]) -> dict[str, Any]:
+    """The sections of a configuration with the adjusted settings alone."""
+    allowed = systems.ability(system_type, "adjustable") or ()
+    for flag in adjusted:
+        if flag not in allowed:
+            raise UserError(
+                f"--{flag} was settled by the training; a run lets you change {_both(allowed) or 'nothing'}."
+            )
+    return nested([leaf for leaf in leaves(system_type.Config) if leaf.flag in allowed], adjusted)
 
 
 def _load_weights(model: nn.Module, run: Run) -> None:

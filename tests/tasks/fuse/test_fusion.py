@@ -16,8 +16,8 @@ from scanfuse.data.synthetic import harvard
 from scanfuse.errors import UserError
 from scanfuse.metrics.fusion import METRICS
 from scanfuse.tasks import Asked, Method
-from scanfuse.tasks.fuse import BASELINES
 from scanfuse.tasks.fuse.fused import FusedImage
+from scanfuse.tasks.fuse.images import Images
 
 
 def baselines(a: np.ndarray, b: np.ndarray) -> dict[str, FusedImage]:
@@ -28,7 +28,7 @@ def test_baselines_are_plain_arithmetic_on_the_values() -> None:
     """The sources' own luminances, not stretched."""
     a, b = grey("uint8", 30, 120), grey("uint8", 0, 200, seed=1)
     results = {name: result.pixels for name, result in baselines(a, b).items()}
-    assert list(results) == list(BASELINES)
+    assert list(results) == list(Images.baselines)
     assert np.array_equal(results["maximum"], np.maximum(a, b))
     assert np.abs(results["average"] - (a.astype(float) + b) / 2).max() <= 0.5
     assert np.array_equal(baselines(a, a)["laplacian"].pixels, a)
@@ -50,7 +50,7 @@ def test_scores_are_those_of_the_stored_pixels(pair: tuple[str, str], tmp_path: 
     table = pd.DataFrame({"id": ["a"], "group": ["a"], "split": ["test"], "target": [""], "a": ["a"], "b": ["b"]})
     methods = {"run": Method(TASK, [(batch, fused(first, batch))])}
     evaluation = TASK.evaluate(methods, Manifest(table, PAIR), Asked("test", pictures=1, quiet=True))
-    assert evaluation.methods == ["run", *BASELINES]
+    assert evaluation.methods == ["run", *Images.baselines]
     assert evaluation.better == {name: metric.better for name, metric in METRICS.items()}
     assert list(evaluation.pictures) == ["gallery.png"]
     (scores,) = [row for row in evaluation.rows if row["method"] == "maximum"]

@@ -29,7 +29,7 @@ class Options(Section):
 
 def matches(root: Path, request: Request) -> bool:
     """True if `root` has a folder for each modality (in any case)."""
-    found = _modalities(root, request.modalities)
+    found = modality_folders(root, request.modalities)
     return bool(found) and len(found) == len(request.modalities)
 
 
@@ -44,7 +44,7 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
     if request.split == "published":
         raise UserError(f"{root} is a plain pair of folders without a published split; use the split by case.")
     pair, pattern = request.modalities, request.group_pattern
-    table = table_of(index_folders(_modalities(root, pair), request.incomplete), pair)
+    table = table_of(index_folders(modality_folders(root, pair), request.incomplete), pair)
     if pattern is not None:
         table["group"] = [group_of(name, pattern) for name in table["id"]]
     notes = () if pattern else ("every picture is its own group: give a group pattern if some share a patient",)
@@ -52,7 +52,9 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
     return assign(manifest, request.fractions or FRACTIONS, request.seed) if request.split == "made" else manifest
 
 
-def index_folders(folders: Mapping[str, Path], incomplete: Incomplete) -> dict[str, dict[str, Path]]:
+def index_folders(
+    folders: Mapping[str, Path], incomplete: Incomplete, *, suffixes: tuple[str, ...] = SUFFIXES
+) -> dict[str, dict[str, Path]]:
     """Name -> modality -> file, sorted by name, over folders that should hold the same names.
 
     Raises:
@@ -60,9 +62,9 @@ def index_folders(folders: Mapping[str, Path], incomplete: Incomplete) -> dict[s
     """
     found: dict[str, dict[str, Path]] = {}
     for modality, folder in folders.items():
-        files = [path for path in sorted(folder.iterdir()) if _is_picture(path)]
+        files = [path for path in sorted(folder.iterdir()) if _is_picture(path, suffixes)]
         if not files:
-            raise UserError(f"{folder} holds no picture; ScanFuse reads {', '.join(SUFFIXES)}.")
+            raise UserError(f"{folder} holds no picture; ScanFuse reads {', '.join(suffixes)}.")
         for path in files:
             entry = found.setdefault(stem(path), {})
             if modality in entry:
@@ -104,13 +106,14 @@ def group_of(name: str, pattern: str) -> str:
     return match.group(1) if match.re.groups else match.group(0)
 
 
-def _modalities(root: Path, pair: tuple[str, ...]) -> dict[str, Path]:
+def modality_folders(root: Path, pair: tuple[str, ...]) -> dict[str, Path]:
+    """Modality -> its folder in `root`, in any case; only those that are there."""
     if not root.is_dir():
         return {}
     below = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
     return {name: below[name] for name in pair if name in below}
 
 
-def _is_picture(path: Path) -> bool:
+def _is_picture(path: Path, suffixes: tuple[str, ...]) -> bool:
     name = path.name.lower()
-    return path.is_file() and not name.startswith(".") and name.endswith(SUFFIXES)
+    return path.is_file() and not name.startswith(".") and name.endswith(suffixes)

@@ -17,7 +17,7 @@ from scanfuse.data.readers.slices import AXES, SliceChoice
 from scanfuse.errors import UserError
 from scanfuse.foreign import foreign, shown
 
-__all__ = ["MAX_VOXELS", "SUFFIXES", "count", "read"]
+__all__ = ["MAX_VOXELS", "SUFFIXES", "check", "count", "read"]
 
 SUFFIXES = (".nii", ".nii.gz")
 
@@ -90,6 +90,11 @@ def read(path: Path, *, slices: SliceChoice | None = None, grey_if_equal: bool =
     if not np.isfinite(spacing_mm).all():
         raise UserError(f"{shown(path)} has voxels of {spacing_mm} mm; correct its header or export it again.")
     return finish(path, plane[::-1, ::-1].T, stored=str(plane.dtype), spacing_mm=spacing_mm, limits=(low, high))
+
+
+def check(path: Path) -> None:
+    """Refuses, by the header alone, what is no grey volume of a size that can be meant; see `read`."""
+    _header(path)
 
 
 def count(path: Path, slices: SliceChoice | None) -> int:

@@ -1,64 +1,57 @@
-"""Image fusion: what a system that fuses two registered images is composed with.
+"""Fusion: what a system that fuses two registered images, or two volumes, is composed with.
 
-Results are images, scored one by one against their two sources; a table shows means. Plain methods (average, maximum,
-Laplacian pyramid) stand in every table. See `colour` (luminance, value range), `fused` (results), `loss`, `gallery`.
+Results are scored one by one against their two sources; a table shows means. Plain methods (average, maximum,
+Laplacian pyramid) stand in every table. What images and volumes do not share is their medium: `images` (with `colour`
+and `fused`) and `volumes` (with `planes` and `sliding`). See also `loss`, `gallery`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
-from PIL import Image as PillowImage
 from rich.progress import track
 from torch import Tensor
 
 from scanfuse.data.batches import epoch_order
 from scanfuse.data.inputs import Samples
 from scanfuse.data.manifest import Manifest
-from scanfuse.data.readers import suffix_for, write_image
 from scanfuse.errors import UserError
-from scanfuse.files import atomic_path, file_name
-from scanfuse.fusion import pixel
-from scanfuse.metrics.fusion import METRICS, score
+from scanfuse.metrics.fusion import METRICS
 from scanfuse.stats.bootstrap import Difference, cluster_differences, interval, mean_of
 from scanfuse.stats.holm import holm
 from scanfuse.tables import Cell, Comparisons, Evaluation, Row, write_rows
 from scanfuse.tasks import Asked, Criterion, Failure, Forward, Method, Plot, Settled, Words
-from scanfuse.tasks.fuse.colour import luminance_of, stretch
-from scanfuse.tasks.fuse.fused import FusedImage, fused_image
-from scanfuse.tasks.fuse.gallery import gallery, side_by_side
+from scanfuse.tasks.fuse.gallery import gallery
+from scanfuse.tasks.fuse.images import Images
 from scanfuse.tasks.fuse.loss import FusionLoss, fusion_loss
+from scanfuse.tasks.fuse.medium import Fused, Medium
 
-__all__ = ["BASELINES", "Fusion"]
-
-BASELINES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {"average": pixel.average, "maximum": pixel.maximum, "laplacian": pixel.laplacian_pyramid}
-)
-"""Plain methods that stand in every table."""
+__all__ = ["Fusion"]
 
 POOLED = "out of fold"
 
 
 class Fusion:
-    """The fusion of image pairs: the task `scanfuse.tasks.Task`.
+    """The fusion of pairs of images or volumes: the task `scanfuse.tasks.Task`.
 
-    The outputs of its network are fused luminances (b, 1, h, w) in [0, 1] of sources stretched by `colour.stretch`.
+    The outputs of its network are fused luminances (b, 1, h, w) in [0, 1] of sources stretched by `colour.stretch`,
+    or fused volumes (b, 1, d, h, w) in [0, 1].
 
     Args:
         modalities: names of the two sources.
         loss: weights of the loss.
+        medium: images or volumes.
     """
 
     words = Words("samples", "cases")
     headline = ("ssim", "qabf", "vif", "fmi")
 
-    def __init__(self, modalities: tuple[str, str], *, loss: FusionLoss) -> None:
+    def __init__(self, modalities: tuple[str, str], *, loss: FusionLoss, medium: Medium | None = None) -> None:
         self.modalities = modalities
+        self.medium: Medium = medium or Images()
         self.loss_settings = loss
 
     def begin(self, training: Samples, validation: Samples) -> None:
@@ -68,10 +61,10 @@ class Fusion:
         """Every sample once."""
         return epoch_order(count, batch, seed, epoch)
 
-    def loss(self, outputs: Float[Tensor, "b 1 h w"], batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def loss(self, outputs: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """See `fusion_loss`."""
-        a, b = (stretch(batch, name) for name in self.modalities)
-        return fusion_loss(outputs, a, b, self.loss_settings)
+        found = self.medium.compared(outputs, batch, self.modalities)
+        return fusion_loss(found.outputs, found.a, found.b, self.loss_settings)
 
     def validation(self, scored: Iterable[tuple[Tensor, dict[str, Any]]]) -> dict[str, float]:
         """The mean over samples of every part of the loss."""
@@ -89,11 +82,11 @@ class Fusion:
         return Criterion(row["val_loss"], "loss")
 
     @torch.no_grad()
-    def results(self, forward: Forward, batch: dict[str, Any]) -> list[FusedImage]:
-        """One fused image per sample."""
-        return self._images(forward(batch), batch, stretched=True)
+    def results(self, forward: Forward, batch: dict[str, Any]) -> list[Fused]:
+        """One fused image or volume per sample."""
+        return self.medium.results(forward(batch), batch, self.modalities, learned=True)
 
-    def fit(self, results: Iterable[FusedImage]) -> str:
+    def fit(self, results: Iterable[Fused]) -> str:
         """Nothing is fitted; the results are not even computed."""
         return ""
 
@@ -103,17 +96,17 @@ class Fusion:
     def restore(self, fitted: Mapping[str, Any] | None) -> None:
         """Nothing to restore."""
 
-    def finished(self, results: Sequence[FusedImage]) -> list[FusedImage]:
+    def finished(self, results: Sequence[Fused]) -> list[Fused]:
         """The same."""
         return list(results)
 
     @torch.no_grad()
-    def baselines(self, batch: dict[str, Any]) -> dict[str, list[FusedImage]]:
+    def baselines(self, batch: dict[str, Any]) -> dict[str, list[Fused]]:
         """Results of the plain methods on the same batch, by the method's name."""
         found = {}
-        for name, method in BASELINES.items():
-            a, b = (luminance_of(batch[modality]) for modality in self.modalities)
-            found[name] = self._images(method(a, b), batch, stretched=False)
+        for name, method in self.medium.baselines.items():
+            a, b = (self.medium.plain(batch, modality) for modality in self.modalities)
+            found[name] = self.medium.results(method(a, b), batch, self.modalities, learned=False)
         return found
 
     def evaluate(self, methods: Mapping[str, Method], samples: Manifest, asked: Asked) -> Evaluation:
@@ -121,7 +114,7 @@ class Fusion:
         _refuse(asked)
         shown = _spread(len(samples), asked.pictures)
         rows: list[dict[str, Any]] = []
-        pictured: list[dict[str, FusedImage]] = []
+        pictured: list[dict[str, Fused]] = []
         steps = zip(*(method.batches for method in methods.values()), strict=True)
         for index, outcomes in enumerate(
             track(steps, "evaluating", len(samples), transient=True, disable=asked.quiet)
@@ -131,10 +124,10 @@ class Fusion:
                 if name in results:
                     raise UserError(f"A run has the name of the plain method {name!r}: rename its folder.")
                 results[name] = found[0]
-            rows += [_scored(name, result) for name, result in results.items()]
+            rows += [self._scored(name, result) for name, result in results.items()]
             if index in shown:
                 pictured.append(results)
-        evaluation = _summarised(rows, asked.split, samples.notes)
+        evaluation = _summarised(rows, asked.split, (*samples.notes, *self.medium.notes))
         if asked.split == "val":
             evaluation.notes.append("the best epoch was chosen on these samples: the values are a little too good")
         if pictured:
@@ -149,11 +142,11 @@ class Fusion:
         rows: list[dict[str, Any]] = []
         for name in parts:
             for batch, found in methods[name].batches:
-                rows.append(_scored(POOLED, found[0]) | {"run": name})
-                rows += [_scored(plain, each[0]) | {"run": ""} for plain, each in self.baselines(batch).items()]
+                rows.append(self._scored(POOLED, found[0]) | {"run": name})
+                rows += [self._scored(plain, each[0]) | {"run": ""} for plain, each in self.baselines(batch).items()]
         first = next(iter(parts.values()))
         note = f"{POOLED}: each sample was fused by the one of {len(parts)} runs that held it out"
-        return _summarised(rows, asked.split, (*first.notes, note))
+        return _summarised(rows, asked.split, (*first.notes, note, *self.medium.notes))
 
     def compare(self, methods: Mapping[str, Method], samples: Manifest, asked: Asked) -> Comparisons:
         """Paired bootstrap over cases of the mean metrics, with Holm's correction over runs."""
@@ -183,26 +176,15 @@ class Fusion:
             who=self.words.groups,
         )
 
-    def describe(self, result: FusedImage) -> str:
-        """Nothing: the picture says it."""
+    def describe(self, result: Fused) -> str:
+        """Nothing: the files say it."""
         return ""
 
-    def save(self, result: FusedImage, folder: Path) -> list[Path]:
-        """Writes the fused image (in the depth of its reference) and a picture of both sources beside it.
+    def save(self, result: Fused, folder: Path) -> list[Path]:
+        """Writes the result, as `Medium.save` says."""
+        return self.medium.save(result, folder)
 
-        Returns:
-            The paths: `<id>.png` (`.tif` for signed or float values) and `<id>_side_by_side.png`, with the id as
-            `file_name` writes it.
-        """
-        name = file_name(result.id)
-        main = folder / f"{name}{suffix_for(result.reference)}"
-        write_image(main, result.pixels, bits=16 if result.pixels.dtype == np.uint16 else 8)
-        picture = folder / f"{name}_side_by_side.png"
-        with atomic_path(picture) as temporary:
-            PillowImage.fromarray(side_by_side(result.views)).save(temporary)
-        return [main, picture]
-
-    def write(self, found: Iterable[FusedImage | Failure], folder: Path) -> list[Path]:
+    def write(self, found: Iterable[Fused | Failure], folder: Path) -> list[Path]:
         """Writes every image as `save` does, and predictions.csv: id, group, file, error."""
         rows, files = [], []
         for each in found:
@@ -235,27 +217,14 @@ class Fusion:
         """None: a gallery shows more."""
         return []
 
-    def _images(self, luminances: Tensor, batch: dict[str, Any], *, stretched: bool) -> list[FusedImage]:
-        return [
-            fused_image(
-                luminances[index : index + 1],
-                {name: batch[name][index : index + 1] for name in self.modalities},
-                meta,
-                stretched=stretched,
-            )
-            for index, meta in enumerate(batch["meta"])
-        ]
+    def _scored(self, method: str, result: Fused) -> dict[str, Any]:
+        """A row of the table."""
+        return {"method": method, "id": result.id, "group": result.group, **self.medium.score(result)}
 
 
 def _refuse(asked: Asked) -> None:
     if asked.by:
-        raise UserError("--by is for classification; these runs fuse images.")
-
-
-def _scored(method: str, result: FusedImage) -> dict[str, Any]:
-    """A row of the table: all fusion metrics against the two sources, on luminances of 0..255."""
-    a, b = result.sources.values()
-    return {"method": method, "id": result.id, "group": result.group, **score(result.luminance, a, b)}
+        raise UserError("--by is for classification; these runs fuse.")
 
 
 def _spread(total: int, count: int) -> set[int]:

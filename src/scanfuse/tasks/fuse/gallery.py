@@ -1,4 +1,4 @@
-"""Pictures of fused images: sources and results beside each other."""
+"""Pictures of fused images and volumes: sources and results beside each other."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from scanfuse.tasks.fuse.fused import FusedImage
+from scanfuse.tasks.fuse.medium import Fused
 
 __all__ = ["gallery", "side_by_side"]
 
@@ -25,7 +25,7 @@ def side_by_side(views: Mapping[str, np.ndarray]) -> UInt8[np.ndarray, "h w 3"]:
     return np.concatenate(row, axis=1)
 
 
-def gallery(rows: Sequence[Mapping[str, FusedImage]]) -> UInt8[np.ndarray, "h w 3"]:
+def gallery(rows: Sequence[Mapping[str, Fused]]) -> UInt8[np.ndarray, "h w 3"]:
     """One row per pair: both sources, then the result of every method. A row maps a method's name to its result."""
     smallest = min(view.shape[0] for row in rows for result in row.values() for view in result.views.values())
     # Small pictures are shown larger, each pixel as a square of pixels.

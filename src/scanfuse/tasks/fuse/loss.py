@@ -2,14 +2,18 @@
 
     L       = w_pixel L_pixel + w_gradient L_gradient + w_ssim L_ssim          (weights 2, 10, 5)
     L_pixel    = mean | F - max(A, B) |
-    L_gradient = mean | S(F) - max(S(A), S(B)) |,   S = |Sobel_x| + |Sobel_y|
+    L_gradient = mean | S(F) - max(S(A), S(B)) |,   S = |Sobel_x| + |Sobel_y| (+ |Sobel_z|)
     L_ssim     = 1 - SSIM(A, F) / 2 - SSIM(B, F) / 2
+
+For images and for volumes: a volume of equal slices has the loss of its slice.
 
 Source: Zhou and Khalvati, "ClinicalFMamba", 2025; weights as published.
 
 Differences from the publication: both filters see replicated borders (Sobel) or whole windows only (SSIM)
 instead of zeros outside the image, which would count a frame of false edges; everything is float32 whatever
-the autocast type, because the variances of SSIM cancel in 16 bits.
+the autocast type, because the variances of SSIM cancel in 16 bits. For volumes the published code squares the
+gradient term, takes the larger signed derivative per axis over slices of cubes and weighs SSIM by 1; here volumes of
+any sides have the terms and weights of images.
 """
 
 import torch
@@ -37,15 +41,15 @@ class FusionLoss(Section):
 
 
 def fusion_loss(
-    fused: Float[Tensor, "b 1 h w"],
-    a: Float[Tensor, "b 1 h w"],
-    b: Float[Tensor, "b 1 h w"],
+    fused: Float[Tensor, "b 1 *sides"],
+    a: Float[Tensor, "b 1 *sides"],
+    b: Float[Tensor, "b 1 *sides"],
     weights: FusionLoss,
 ) -> dict[str, Tensor]:
     """The weighted sum and its parts, all scalars, float32.
 
     Args:
-        fused, a, b: images in [0, 1].
+        fused, a, b: images or volumes in [0, 1].
         weights: of the three terms.
 
     Returns:
@@ -70,25 +74,36 @@ def fusion_loss(
     }
 
 
-def sobel_magnitude(image: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """|Sobel_x| + |Sobel_y| with the kernels [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]] and its transpose."""
+def sobel_magnitude(image: Float[Tensor, "b 1 *sides"]) -> Float[Tensor, "b 1 *sides"]:
+    """|Sobel_x| + |Sobel_y| with the kernels [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]] and its transpose.
+
+    For volumes |Sobel_x| + |Sobel_y| + |Sobel_z|, each smoothed by [1, 2, 1] / 4 along the further side, so that a
+    volume of equal slices has the magnitude of its slice.
+    """
     x = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=image.device)
-    kernels = torch.stack([x, x.T]).unsqueeze(1).to(image.dtype)
-    return F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), kernels).abs().sum(1, keepdim=True)
+    num_dims = image.ndim - 2
+    if num_dims == 2:
+        kernels, conv = torch.stack([x, x.T]), F.conv2d
+    else:
+        further = torch.tensor([0.25, 0.5, 0.25], device=image.device)
+        along_w = further[:, None, None] * x
+        kernels, conv = torch.stack([along_w, along_w.transpose(1, 2), along_w.transpose(0, 2)]), F.conv3d
+    kernels = kernels.unsqueeze(1).to(image.dtype)
+    return conv(F.pad(image, (1, 1) * num_dims, mode="replicate"), kernels).abs().sum(1, keepdim=True)
 
 
 def ssim_pair(
-    fused: Float[Tensor, "b 1 h w"], a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"]
+    fused: Float[Tensor, "b 1 *sides"], a: Float[Tensor, "b 1 *sides"], b: Float[Tensor, "b 1 *sides"]
 ) -> tuple[Tensor, Tensor]:
-    """SSIM(F, A) and SSIM(F, B), each the mean over whole 11 x 11 Gaussian windows (sigma 1.5, range 1).
+    """SSIM(F, A) and SSIM(F, B), each the mean over whole Gaussian windows 11 wide (sigma 1.5, range 1).
 
-    Images smaller than the window are extended by their border pixels up to its size.
+    Images and volumes with a side smaller than the window are extended by their borders up to its size.
     Source: Wang et al., "Image quality assessment", IEEE TIP 2004, equation 13.
     """
-    smallest = min(fused.shape[-2:])
+    smallest = min(fused.shape[2:])
     if smallest < _WINDOW:
         grow = _WINDOW - smallest
-        padding = (grow // 2, grow - grow // 2) * 2
+        padding = (grow // 2, grow - grow // 2) * (fused.ndim - 2)
         fused, a, b = (F.pad(image, padding, mode="replicate") for image in (fused, a, b))
     # One blur over all maps: the moments of F serve both sources.
     maps = [fused, a, b, fused * fused, a * a, b * b, fused * a, fused * b]
@@ -109,5 +124,7 @@ def _blur(images: Tensor) -> Tensor:
     offsets = torch.arange(_WINDOW, device=images.device, dtype=images.dtype) - _WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
     weights = weights / weights.sum()
-    rows = F.conv2d(images, weights.view(1, 1, 1, _WINDOW))
-    return F.conv2d(rows, weights.view(1, 1, _WINDOW, 1))
+    conv = F.conv2d if images.ndim == 4 else F.conv3d
+    for side in reversed(range(2, images.ndim)):
+        images = conv(images, weights.view([_WINDOW if place == side else 1 for place in range(images.ndim)]))
+    return images

@@ -1,0 +1,382 @@
+"""Registered pairs of volumes: read, turned to one orientation, scaled to [0, 1], cut into patches, stacked.
+
+Both volumes of a pair lie on one grid of voxels (or are resampled onto that of the first one, when asked); pairs need
+not share it. In training a sample is a random patch; otherwise it is the whole volume, with the box of what is not
+background in "meta".
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from nibabel.spatialimages import SpatialImage
+from pydantic import Field, field_validator
+from torch.utils.data import Dataset
+
+from scanfuse.config import Section
+from scanfuse.data import check, layouts
+from scanfuse.data.inputs import Fitted
+from scanfuse.data.manifest import Manifest, Row
+from scanfuse.data.readers import stem
+from scanfuse.data.readers.volume import (
+    Frame,
+    Volume,
+    box_of,
+    foreground,
+    mismatch,
+    read_volume,
+    resampled,
+    to_unit,
+    volume_of,
+)
+from scanfuse.errors import UserError
+
+__all__ = ["VolumeDataset", "VolumePairs", "VolumeSettings", "volume_sample"]
+
+KIND = "volumes"
+
+
+class VolumeSettings(Section):
+    """Which volumes are fused and how they are split and cut."""
+
+    pair: str = Field("T1CE-FLAIR", description="the two modalities, such as T1CE-FLAIR or T1-T2")
+    layout: str = Field("auto", description="layout of the folder; auto finds it")
+    split_seed: int = Field(0, ge=0, description="seed of the split by patient")
+    val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for validation, whole patients")
+    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for the test, whole patients")
+    group_pattern: str | None = Field(None, description="regular expression that finds the patient in a name")
+    patch: int = Field(64, ge=4, le=512, description="side of random training patches in voxels")
+    patches: int = Field(4, ge=1, le=4096, description="patches of each volume in an epoch")
+    flips: bool = Field(False, description="random left-right flips of the patches")
+    resample: bool = Field(False, description="put the second volume on the grid of the first where they differ")
+    percentiles: tuple[float, float] = Field(
+        (0.5, 99.5), description="percentiles of the foreground that become 0 and 1"
+    )
+    cache_mb: float = Field(2048.0, ge=0, description="memory for volumes that were read, per worker")
+
+    @field_validator("pair")
+    @classmethod
+    def _two_names(cls, value: str) -> str:
+        if len([name for name in value.split("-") if name]) != 2 or value.count("-") != 1:
+            raise ValueError("expected two modalities joined by a dash, such as T1CE-FLAIR")
+        return value
+
+    @field_validator("percentiles")
+    @classmethod
+    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 <= value[0] < value[1] <= 100:
+            raise ValueError("expected two rising percentiles in 0 to 100, such as 0.5,99.5")
+        return value
+
+    @field_validator("layout")
+    @classmethod
+    def _is_a_layout(cls, value: str) -> str:
+        try:
+            layouts.check_name(value, KIND)
+        except UserError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
+        return value
+
+    @property
+    def fractions(self) -> dict[str, float]:
+        """Shares of the samples by split."""
+        train = 1 - self.val_fraction - self.test_fraction
+        if train <= 0:
+            raise UserError(
+                "val_fraction and test_fraction leave nothing to train on: together they must be below 1."
+            )
+        return {"train": train, "val": self.val_fraction, "test": self.test_fraction}
+
+    @property
+    def modalities(self) -> tuple[str, str]:
+        """Names of the two inputs in lower case, the order of the pair."""
+        first, second = self.pair.lower().split("-")
+        return first, second
+
+
+class VolumePairs:
+    """The input kind: see `scanfuse.data.inputs.Inputs`.
+
+    Args:
+        settings: the section of the configuration.
+        seed: of the random patches and flips.
+    """
+
+    KIND = KIND
+    mixed_sizes = True
+    modalities: tuple[str, ...]
+
+    def __init__(self, settings: VolumeSettings, *, seed: int) -> None:
+        self.settings = settings
+        self.seed = seed
+        self.modalities = settings.modalities
+
+    def open(self, root: Path, *, split: bool = True) -> Manifest:
+        return self._open(root, split=split, incomplete="error")
+
+    def check(self, root: Path) -> list[check.Finding]:
+        """What is wrong with the data under `root`: the layout, then every pair of volumes."""
+        try:
+            manifest = self._open(root, split=False, incomplete="keep")
+        except UserError as error:
+            return [check.Finding("error", "layout", str(error))]
+        findings = []
+        try:
+            self._open(root, split=True, incomplete="keep")
+        except UserError as error:
+            findings.append(check.Finding("error", "layout", str(error)))
+        for row in manifest.rows:
+            findings += _findings(row, self.settings)
+        return sorted(findings, key=lambda finding: finding.severity != "error")
+
+    def _open(self, root: Path, *, split: bool, incomplete: layouts.Incomplete) -> Manifest:
+        settings = self.settings
+        wanted: Literal["made", "none"] = "made" if split else "none"
+        request = layouts.Request(
+            modalities=self.modalities,
+            split=wanted,
+            seed=settings.split_seed,
+            fractions=settings.fractions,
+            group_pattern=settings.group_pattern,
+            incomplete=incomplete,
+        )
+        return layouts.open_manifest(root, KIND, request, settings.layout)
+
+    def prepare(self, training: Manifest) -> Fitted:
+        return Fitted()
+
+    def restore(self, fitted: Fitted) -> None:
+        if fitted:
+            raise UserError("The run stores fitted values, but volumes have none; it was made by another program.")
+
+    def dataset(self, manifest: Manifest, *, train: bool) -> "VolumeDataset":
+        return VolumeDataset(manifest, self.settings, seed=self.seed, train=train)
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Stacks samples: modalities (B, 1, D, H, W); "present": {modality: bool (B,)}; "meta": a list.
+
+        Raises:
+            UserError: the samples differ in size.
+        """
+        first = samples[0]
+        batch: dict[str, Any] = {}
+        for name in self.modalities:
+            for sample in samples:
+                if sample[name].shape != first[name].shape:
+                    sizes = " and ".join(" x ".join(map(str, each[name].shape[1:])) for each in (first, sample))
+                    raise UserError(
+                        f"{first['meta']['id']} and {sample['meta']['id']} have {sizes} voxels: one batch needs one "
+                        "size; predict them one by one."
+                    )
+            batch[name] = torch.stack([sample[name] for sample in samples])
+        batch["present"] = {
+            name: torch.tensor([sample["present"][name] for sample in samples]) for name in self.modalities
+        }
+        batch["meta"] = [sample["meta"] for sample in samples]
+        return batch
+
+    def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
+        return volume_sample(inputs, self.settings, id=id)
+
+
+class VolumeDataset(Dataset[dict[str, Any]]):
+    """Registered volumes of one manifest (all of its rows: pass `manifest.subset("train")` for one split).
+
+    A sample is a dict: every modality by name, float32 (1, D, H, W) in [0, 1]; "present"; "meta": {"id", "group",
+    "target", "paths", "volumes": {modality: Volume}, "box": slices of what is not background}. With `train` it is a
+    random patch around a voxel that is not background, extended by zeros where the volume ends; "volumes" is then
+    empty and the box is the whole patch.
+
+    The patches of an epoch are drawn from (seed, epoch, index) alone: the number of workers and a resumed run do not
+    change them.
+
+    Args:
+        manifest: the rows.
+        settings: see `VolumeSettings`.
+        seed: of patches and flips.
+        train: patches, `settings.patches` of each row, in place of whole volumes.
+
+    Raises:
+        UserError: on reading a sample: a bad file, a missing modality, or volumes of different grids.
+    """
+
+    def __init__(self, manifest: Manifest, settings: VolumeSettings, *, seed: int, train: bool) -> None:
+        self.manifest = manifest
+        self.settings = settings
+        self.seed = seed
+        self.train = train
+        self._rows = list(manifest.rows)
+        self._times = settings.patches if train else 1
+        self._room = settings.cache_mb * 2**20 if train else 0.0
+        self._cache: dict[int, dict[str, np.ndarray]] = {}
+        # Shared memory: workers that outlive an epoch must see the next one.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self._rows) * self._times
+
+    def row(self, index: int) -> Row:
+        """The row of a sample."""
+        return self._rows[index // self._times]
+
+    @property
+    def targets(self) -> list[str]:
+        """The target text of every sample in order."""
+        return [self.row(index).target for index in range(len(self))]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose patches are drawn."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose patches are drawn."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not self.train:
+            row = self.row(index)
+            return _sample(row, _volumes(row, self.manifest.modalities, self.settings))
+        return self._patch(index)
+
+    def _patch(self, index: int) -> dict[str, Any]:
+        row, units = self.row(index), self._units(index // self._times)
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        side = self.settings.patch
+        sides = next(iter(units.values())).shape
+        inside = np.flatnonzero(np.logical_or.reduce([unit > 0 for unit in units.values()]))
+        if not len(inside):
+            raise UserError(f"{row.id} is constant in all its volumes: there is nothing to learn; remove it.")
+        centre = np.unravel_index(inside[random.integers(len(inside))], sides)
+        # Anywhere in the patch, but no further over the end than needed.
+        corner = [
+            int(np.clip(at - random.integers(side), min(0, (full - side) // 2), max(0, full - side)))
+            for at, full in zip(centre, sides, strict=True)
+        ]
+        flip = self.settings.flips and random.random() < 0.5
+        sample: dict[str, Any] = {}
+        for name, unit in units.items():
+            cut = _cut(unit, corner, side)
+            cut = cut[..., ::-1] if flip else cut
+            sample[name] = torch.from_numpy(np.ascontiguousarray(cut)[None].astype(np.float32))
+        sample["present"] = dict.fromkeys(units, True)
+        meta = {"id": row.id, "group": row.group, "target": row.target, "paths": dict(row.paths)}
+        sample["meta"] = {**meta, "volumes": {}, "box": (slice(0, side),) * 3}
+        return sample
+
+    def _units(self, number: int) -> dict[str, np.ndarray]:
+        """The volumes of a row in [0, 1], cut to their box; kept in half precision as long as there is room."""
+        if number in self._cache:
+            return self._cache[number]
+        sample = _sample(row := self._rows[number], _volumes(row, self.manifest.modalities, self.settings))
+        box = sample["meta"]["box"]
+        units = {name: sample[name][0].numpy()[box].astype(np.float16) for name in self.manifest.modalities}
+        needed = sum(unit.nbytes for unit in units.values())
+        if needed <= self._room:
+            self._room -= needed
+            self._cache[number] = units
+        return units
+
+
+def volume_sample(inputs: Mapping[str, Any], settings: VolumeSettings, *, id: str = "") -> dict[str, Any]:
+    """One sample, of the form that `VolumeDataset` gives, from files, nibabel images or arrays.
+
+    Args:
+        inputs: modality -> a path, a nibabel image, or an array (D, H, W) with slices upwards, row 0 anterior and
+            column 0 right, in voxels of 1 mm.
+        settings: see `VolumeSettings`.
+        id: of the sample; by default the name of the first file.
+
+    Raises:
+        UserError: a file cannot be read, an array is no volume, or the grids differ.
+    """
+    found = {name: _volume_of(name, value, settings) for name, value in inputs.items()}
+    paths = {name: volume.source for name, volume in found.items()}
+    name = id or stem(next(iter(paths.values())))
+    row = Row(name, name, "", "", paths)
+    return _sample(row, _on_one_grid(found, settings))
+
+
+def _volumes(row: Row, modalities: Sequence[str], settings: VolumeSettings) -> dict[str, Volume]:
+    missing = [name for name in modalities if name not in row.paths]
+    if missing:
+        raise UserError(f"Sample {row.id!r} has no {missing[0].upper()} volume; add it or remove the sample.")
+    return _on_one_grid(
+        {name: read_volume(row.paths[name], percentiles=settings.percentiles) for name in modalities}, settings
+    )
+
+
+def _on_one_grid(volumes: dict[str, Volume], settings: VolumeSettings) -> dict[str, Volume]:
+    first, *others = volumes
+    for name in others:
+        wrong = mismatch(volumes[first], volumes[name])
+        if wrong and settings.resample:
+            volumes[name] = resampled(volumes[name], volumes[first], percentiles=settings.percentiles)
+        elif wrong:
+            raise UserError(
+                f"{volumes[first].source} and {volumes[name].source} are not on one grid: {wrong}; register them, or "
+                "set --resample true to put the second on the grid of the first."
+            )
+    return volumes
+
+
+def _sample(row: Row, volumes: dict[str, Volume]) -> dict[str, Any]:
+    inside = np.logical_or.reduce([foreground(volume) for volume in volumes.values()])
+    meta = {"id": row.id, "group": row.group, "target": row.target, "paths": dict(row.paths)}
+    return {
+        **{name: torch.from_numpy(to_unit(volume))[None] for name, volume in volumes.items()},
+        "present": dict.fromkeys(volumes, True),
+        "meta": {**meta, "volumes": volumes, "box": box_of(inside)},
+    }
+
+
+def _volume_of(name: str, value: Any, settings: VolumeSettings) -> Volume:
+    if isinstance(value, str | Path):
+        return read_volume(value, percentiles=settings.percentiles)
+    if isinstance(value, np.ndarray):
+        if value.ndim != 3 or value.size == 0 or value.dtype.kind not in "iuf":
+            raise UserError(f"The input {name} has shape {value.shape} and dtype {value.dtype}; give (D, H, W).")
+        stored, affine = value.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0])
+    elif isinstance(value, SpatialImage) and len(value.shape) == 3:
+        stored, affine = np.asanyarray(value.dataobj), np.array(value.affine, float)
+    else:
+        raise UserError(f"The input {name} is a {type(value).__name__}; give a path, an array or a nibabel image.")
+    frame = Frame(stored.shape, affine, stored.dtype.newbyteorder("="))
+    return volume_of(stored, frame, Path(name), percentiles=settings.percentiles)
+
+
+def _cut(unit: np.ndarray, corner: Sequence[int], side: int) -> np.ndarray:
+    """The cube at `corner`, which may be negative or reach over the end: zeros there."""
+    found = np.zeros((side,) * 3, unit.dtype)
+    here = tuple(slice(max(0, start), start + side) for start in corner)
+    inner = unit[here]
+    into = tuple(
+        slice(max(0, -start), max(0, -start) + size) for start, size in zip(corner, inner.shape, strict=True)
+    )
+    found[into] = inner
+    return found
+
+
+def _findings(row: Row, settings: VolumeSettings) -> list[check.Finding]:
+    missing = [name for name in settings.modalities if name not in row.paths]
+    if missing:
+        return [check.Finding("error", "unpaired", f"{row.id} has no {missing[0].upper()} volume.")]
+    found, volumes = [], {}
+    for name in settings.modalities:
+        try:
+            volumes[name] = read_volume(row.paths[name], percentiles=settings.percentiles)
+        except UserError as error:
+            found.append(check.Finding("error", "unreadable", str(error)))
+    found += [
+        check.Finding("warning", "constant", f"{volume.source} is constant.")
+        for volume in volumes.values()
+        if (volume.voxels == volume.voxels.flat[0]).all()
+    ]
+    if len(volumes) == 2:
+        first, second = volumes.values()
+        if wrong := mismatch(first, second):
+            severity: Literal["error", "warning"] = "warning" if settings.resample else "error"
+            found.append(check.Finding(severity, "size", f"{row.id}: {wrong}."))
+    return found
