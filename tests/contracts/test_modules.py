@@ -17,6 +17,9 @@ from scanfuse.fusion.channel_swap import ChannelSwapFusion
 from scanfuse.fusion.concat import ConcatFusion
 from scanfuse.fusion.cross_mamba import CrossMambaBlock, CrossMambaFusion
 from scanfuse.fusion.cross_view import CrossViewFusion
+from scanfuse.fusion.dssf import DSSF, DSSFChain
+from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
+from scanfuse.fusion.sscs import SSCS
 from scanfuse.layers.conv import DGCB
 from scanfuse.layers.drop_path import DropPath
 from scanfuse.layers.linear import Linear
@@ -27,6 +30,7 @@ from scanfuse.layers.vss import MLP, VSSBlock
 from scanfuse.ops import routes
 
 MAP = (2, 5, 6, 16)
+VOLUME = (2, 2, 3, 4, 16)
 SEQUENCE = (2, 30, 16)
 IMAGE = (2, 16, 5, 6)
 CROSS = routes.cross(5, 6)
@@ -46,6 +50,7 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: BidirectionalMamba(16), [SEQUENCE], []),
         (lambda: LatentMamba(16), [MAP], []),
         (lambda: LatentMamba(16, route_set="raster"), [MAP], []),
+        (lambda: LatentMamba(16, route_set="triplane6"), [VOLUME], []),
     ],
     "layers.route_conv": [(lambda: RouteConv(16, num_routes=4), [SEQUENCE], [CROSS])],
     "layers.ss2d": [(lambda: SS2D(16), [MAP], []), (lambda: SS2D(16, PLAIN), [MAP], [])],
@@ -62,11 +67,25 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.cross_mamba": [
         (lambda: CrossMambaBlock(16), [MAP, MAP], []),
         (lambda: CrossMambaFusion(16), [MAP, MAP], []),
+        (lambda: CrossMambaBlock(16, route_set="axial"), [VOLUME, VOLUME], []),
+        (lambda: CrossMambaFusion(16, route_set="triplane3"), [VOLUME, VOLUME], []),
     ],
     "fusion.cross_view": [(lambda: CrossViewFusion(16), [MAP, MAP], [])],
+    "fusion.dssf": [
+        (lambda: DSSF(16), [MAP, MAP], []),
+        (lambda: DSSF(16, ir_to_rgb=False), [MAP, MAP], []),
+        (lambda: DSSFChain(16, depth=3, d_state=4), [MAP, MAP], []),
+    ],
+    "fusion.fusion_mamba_block": [
+        (lambda: FusionMambaBlock(16, depth=2), [MAP, MAP], []),
+        (lambda: FusionMambaBlock(16, depth=0), [MAP, MAP], []),
+        (lambda: FusionMambaBlock(16, depth=2, swap=False, rgb_to_ir=False), [MAP, MAP], []),
+        (lambda: FusionMambaBlock(16, depth=0, swap=False), [MAP, MAP], []),
+    ],
     "fusion.pixel": [],  # rules on pixels, nothing to learn
+    "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 18
+NUM_MODULES = 22
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scanfuse.fusion.cross_mamba import CrossMambaBlock
-from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteMixer, map_orders
+from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteMixer
 from scanfuse.layers.route_conv import RouteConv
 from scanfuse.ops import routes
 
@@ -70,7 +70,7 @@ def test_latent_block_gates_then_averages_then_norms(route_set: str) -> None:
     torch.manual_seed(0)
     block = LatentMamba(16, route_set=route_set).double()
     t = torch.randn(2, 3, 5, 16, dtype=torch.float64)
-    orders = map_orders(route_set, 3, 5, t.device)
+    orders = routes.over(route_set, (3, 5))
     x, z = (F.layer_norm(t, (16,), block.norm.weight, block.norm.bias) @ block.in_proj.weight.T).chunk(2, dim=-1)
     y = looped_mixer(block.mixer, x.flatten(1, 2), orders).view_as(x) / len(orders) * z * torch.sigmoid(z)
     y = F.layer_norm(y, (32,), block.out_norm.weight, block.out_norm.bias)

@@ -157,6 +157,24 @@ def test_half_precision_in_and_out():
 
 
 @on_the_device
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_stays_outside_the_gate(dtype):
+    generator = torch.Generator().manual_seed(0)
+    given = {name: torch.randn(2, 3, 11, generator=generator).to(dtype) for name in ("u", "delta", "z")}
+    given |= {"A": -torch.rand(3, 2, generator=generator), "D": torch.randn(3, generator=generator)}
+    given |= {name: torch.randn(3, 2, generator=generator) for name in ("B", "C")}
+    cotangent = torch.randn(2, 3, 11, generator=generator).to(dtype)
+    gradients = []
+    for backend, device, wide in (("reference", "cpu", torch.float64), ("triton", DEVICE, None)):
+        leaves = {name: x.to(device, wide or x.dtype).requires_grad_() for name, x in given.items()}
+        y = selective_scan(**leaves, delta_softplus=True, backend=backend)
+        assert y.dtype == (wide or dtype)
+        gradients.append(torch.autograd.grad(y, [leaves[name] for name in "ABCD"], cotangent.to(y)))
+    for name, expected, ours in zip("ABCD", *gradients, strict=True):
+        assert difference(ours, expected) < 1e-5, name
+
+
+@on_the_device
 def test_an_order_that_is_no_permutation():
     arguments = random_arguments(1, 4, 1, 3, 2, shared=True, skip=False, bias=False, initial=False)
     arguments = {key: None if x is None else x.to(DEVICE) for key, x in arguments.items()}
@@ -167,7 +185,7 @@ def test_an_order_that_is_no_permutation():
 @pytest.mark.skipif(INTERPRETED, reason="the processes that this test starts")
 @pytest.mark.parametrize(
     ("which", "number"),
-    [("test_golden_values_of_long", 4), ("test_golden_values_and", 9), ("routes or repeats or half or order", 7)],
+    [("test_golden_values_of_long", 4), ("test_golden_values_and", 9), ("routes or repeats or half or order", 9)],
 )
 def test_in_the_interpreter(which, number):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", __file__]

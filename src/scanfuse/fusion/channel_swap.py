@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanfuse.layers.ssm import dt_rank_for, initial_ssm, project, transition
-from scanfuse.ops import routes, scan_routes
+from scanfuse.layers.ssm import dt_rank_for, register_ssm, scan_by
+from scanfuse.ops import routes
 
 __all__ = ["ChannelSwapFusion", "Merge", "Swap", "SwapNorm", "exchange_even"]
 
@@ -84,12 +84,7 @@ class ChannelSwapFusion(nn.Module):
         self.norm_kind: SwapNorm = norm
         self.in_proj = nn.Linear(dim, d_inner, bias=False)
         self.conv2d = nn.Conv2d(d_inner, d_inner, 3, padding=1, groups=d_inner)
-        ssm = initial_ssm(_NUM_STREAMS, d_inner, d_state, dt_rank_for(dim))
-        self.x_proj_weight = ssm.x_proj_weight
-        self.dt_projs_weight = ssm.dt_projs_weight
-        self.dt_projs_bias = ssm.dt_projs_bias
-        self.A_logs = ssm.A_logs
-        self.Ds = ssm.Ds
+        register_ssm(self, num_routes=_NUM_STREAMS, d_inner=d_inner, d_state=d_state, dt_rank=dt_rank_for(dim))
         self.out_norm = nn.LayerNorm(d_inner)
         self.squeeze = nn.Linear(d_inner, hidden, bias=False)
         self.excite = nn.Linear(hidden, d_inner, bias=False)
@@ -119,15 +114,5 @@ class ChannelSwapFusion(nn.Module):
     def _scan(self, s_a: Tensor, s_b: Tensor) -> Tensor:
         """(batch, L, e) twice -> (batch, L, 2, e): the streams are routes of one scan, both in raster order."""
         s = torch.stack([s_a, s_b], dim=2)
-        delta, B, C = project(s, self.x_proj_weight, self.dt_projs_weight)
-        return scan_routes(
-            s,
-            delta,
-            transition(self.A_logs, _NUM_STREAMS),
-            B,
-            C,
-            self.Ds.unflatten(0, (_NUM_STREAMS, -1)),
-            self.dt_projs_bias,
-            routes.raster(s.shape[1], device=s.device).repeat(_NUM_STREAMS, 1),
-            merge="none",
-        )
+        orders = routes.raster(s.shape[1], device=s.device).repeat(_NUM_STREAMS, 1)
+        return scan_by(self, s, orders, merge="none")

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scanfuse.layers.ssm import dt_rank_for, initial_ssm, project, transition
-from scanfuse.ops import routes, scan_routes
+from scanfuse.layers.ssm import dt_rank_for, register_ssm, scan_by
+from scanfuse.ops import routes
 
 __all__ = ["CrossViewFusion", "Gate"]
 
@@ -50,12 +50,7 @@ class CrossViewFusion(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.in_proj = nn.Linear(dim, d_inner, bias=False)
         self.conv2d = nn.Conv2d(d_inner, d_inner, 3, padding=1, groups=d_inner)
-        ssm = initial_ssm(_NUM_ROUTES, d_inner, d_state, dt_rank_for(dim))
-        self.x_proj_weight = ssm.x_proj_weight
-        self.dt_projs_weight = ssm.dt_projs_weight
-        self.dt_projs_bias = ssm.dt_projs_bias
-        self.A_logs = ssm.A_logs
-        self.Ds = ssm.Ds
+        register_ssm(self, num_routes=_NUM_ROUTES, d_inner=d_inner, d_state=d_state, dt_rank=dt_rank_for(dim))
         self.out_norm = nn.LayerNorm(d_inner)
         if gate == "channel":
             hidden = max(d_inner // _GATE_REDUCTION, 1)
@@ -68,7 +63,8 @@ class CrossViewFusion(nn.Module):
         n_a, n_b = self.norm(z_a), self.norm(z_b)
         q = self.in_proj(torch.cat([n_a, n_b, (n_a + n_b) / 2]))
         u = F.silu(self.conv2d(q.permute(0, 3, 1, 2))).permute(0, 2, 3, 1).flatten(1, 2)
-        y_a, y_b, y_m = self.out_norm(self._scan(u, height, width)).chunk(3)
+        y = scan_by(self, u, routes.cross(height, width, device=u.device), read_out=_of_the_mean)
+        y_a, y_b, y_m = self.out_norm(y).chunk(3)
         y = (y_a + y_b + y_m).unflatten(1, (height, width)) * self._gate(q.chunk(3)[2])
         return z_a + z_b + self.out_proj(y)
 
@@ -77,16 +73,7 @@ class CrossViewFusion(nn.Module):
             return F.silu(q_m)
         return torch.sigmoid(self.excite(F.silu(self.squeeze(q_m.mean(dim=(1, 2), keepdim=True)))))
 
-    def _scan(self, u: Tensor, height: int, width: int) -> Tensor:
-        """(3 batch, L, e) -> the same; the last third of the batch, the mean stream, gives everyone's C."""
-        delta, B, C = project(u, self.x_proj_weight, self.dt_projs_weight)
-        return scan_routes(
-            u,
-            delta,
-            transition(self.A_logs, _NUM_ROUTES),
-            B,
-            C.chunk(3)[2].repeat(3, 1, 1, 1),
-            self.Ds.unflatten(0, (_NUM_ROUTES, -1)),
-            self.dt_projs_bias,
-            routes.cross(height, width, device=u.device),
-        )
+
+def _of_the_mean(C: Tensor) -> Tensor:
+    """C (3 batch, L, k, n) of the three streams; the last third of the batch, the mean stream, gives everyone's."""
+    return C.chunk(3)[2].repeat(3, 1, 1, 1)

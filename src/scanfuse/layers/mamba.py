@@ -1,35 +1,21 @@
 """Mamba blocks: one gated mixer over any set of routes, and the blocks that the systems build from it.
 
-Shapes: b batch, l positions, k routes, c model channels, i inner channels, h w height and width.
+Shapes: b batch, l positions, k routes, c model channels, i inner channels, (d) h w the sides. A block that reads maps
+reads volumes, too: its set of routes says which.
 """
 
-from typing import Literal
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanfuse.layers.linear import Linear, linear
 from scanfuse.layers.route_conv import RouteConv
-from scanfuse.layers.ssm import dt_rank_for, initial_ssm, project, transition
-from scanfuse.ops import routes, scan_routes
+from scanfuse.layers.ssm import dt_rank_for, register_ssm, scan_by
+from scanfuse.ops import routes
 
-__all__ = ["BidirectionalMamba", "LatentMamba", "Mamba", "RouteMixer", "RouteSet", "map_orders", "num_routes_of"]
+__all__ = ["BidirectionalMamba", "LatentMamba", "Mamba", "RouteMixer", "RouteSet", "VolumeRouteSet", "project_in"]
 
-RouteSet = Literal["raster", "cross"]
-"""Orders in which a map is read: row by row only, or the four of VMamba (rows, columns, and both reversed)."""
-
-
-def num_routes_of(route_set: RouteSet) -> int:
-    """Number of routes in a set: raster 1, cross 4."""
-    return 4 if route_set == "cross" else 1
-
-
-def map_orders(route_set: RouteSet, height: int, width: int, device: torch.device) -> Tensor:
-    """The routes (k, height * width) over a map."""
-    if route_set == "cross":
-        return routes.cross(height, width, device=device)
-    return routes.raster(height * width, device=device)
+RouteSet = routes.MapRoutes
+VolumeRouteSet = routes.VolumeRoutes
 
 
 class RouteMixer(nn.Module):
@@ -51,26 +37,10 @@ class RouteMixer(nn.Module):
         super().__init__()
         self.num_routes = num_routes
         self.conv1d = RouteConv(d_inner, num_routes=num_routes, width=conv_width)
-        ssm = initial_ssm(num_routes, d_inner, d_state, dt_rank)
-        self.x_proj_weight = ssm.x_proj_weight
-        self.dt_projs_weight = ssm.dt_projs_weight
-        self.dt_projs_bias = ssm.dt_projs_bias
-        self.A_logs = ssm.A_logs
-        self.Ds = ssm.Ds
+        register_ssm(self, num_routes=num_routes, d_inner=d_inner, d_state=d_state, dt_rank=dt_rank)
 
     def forward(self, x: Tensor, orders: Tensor, guide: Tensor | None = None) -> Tensor:
-        x_blki = self.conv1d(x, orders)
-        delta, B, C = project(x_blki if guide is None else guide, self.x_proj_weight, self.dt_projs_weight)
-        return scan_routes(
-            x_blki,
-            delta,
-            transition(self.A_logs, self.num_routes),
-            B,
-            C,
-            self.Ds.unflatten(0, (self.num_routes, -1)),
-            self.dt_projs_bias,
-            orders,
-        )
+        return scan_by(self, self.conv1d(x, orders), orders, guide=guide)
 
 
 class Mamba(nn.Module):
@@ -135,41 +105,52 @@ class BidirectionalMamba(nn.Module):
 
 
 class LatentMamba(nn.Module):
-    """The 2D latent Mamba block of ClinicalFMamba, with its norm and residual.
+    """The latent Mamba block of ClinicalFMamba, with its norm and residual, for maps and for volumes.
 
         x, z = W_in LN(t)
         y_k = scan of SiLU(conv_k(x)) along route k, times SiLU(z)
         out = t + W_out LN(mean of y_k)
 
     Parameters, with i = 2 c, r = ceil(c / 16), width 4, N states: per route i (4 + 1 + r + 2 N + r + 1 + N + 1);
-    shared 6 c^2 + 6 c. For c = 128, N = 8, four routes: 147,200.
+    shared 6 c^2 + 6 c. For c = 128, N = 8: 111,104 with one route, 135,168 with three, 147,200 with four, 171,264
+    with six.
 
     Args:
-        dim: c. route_set: the orders of reading. d_state: N. expand: i / c. conv_width: taps of the convolutions.
+        dim: c. d_state: N. expand: i / c. conv_width: taps of the convolutions.
+        route_set: the orders of reading, each with parameters of its own: "raster" or "cross" for maps, "axial",
+            "triplane3" or "triplane6" for volumes.
 
     Shape:
-        (b, h, w, c) -> (b, h, w, c), any h and w.
+        (b, h, w, c) or, with routes for volumes, (b, d, h, w, c) -> the same, any sides.
 
-    Source: Zhou and Khalvati, "ClinicalFMamba", 2025, and its published code (block type "v6").
+    Raises:
+        ValueError: no such routes; a map for routes over volumes, or the other way about.
+
+    Differences from the publication, for volumes: the published code reads three sequences, all with the height
+    changing slowest (h w d, its reversal, h d w), flips the reversed one back twice, which misplaces it, and divides
+    their sum by five; the weights of two more are never used. Here every route of the set is read, put back where it
+    was read, and the mean is over as many as there are.
+
+    Source: Zhou and Khalvati, "ClinicalFMamba", 2025, and its published code (block types "v6" and "3dd3").
     """
 
     def __init__(
         self,
         dim: int,
         *,
-        route_set: RouteSet = "cross",
+        route_set: RouteSet | VolumeRouteSet = "cross",
         d_state: int = 8,
         expand: int = 2,
         conv_width: int = 4,
     ) -> None:
         super().__init__()
         d_inner = expand * dim
-        self.route_set: RouteSet = route_set
+        self.route_set: RouteSet | VolumeRouteSet = route_set
         self.norm = nn.LayerNorm(dim)
         self.in_proj = Linear(dim, 2 * d_inner, bias=False)
         self.mixer = RouteMixer(
             d_inner,
-            num_routes=num_routes_of(route_set),
+            num_routes=routes.named(route_set).num_routes,
             d_state=d_state,
             dt_rank=dt_rank_for(dim),
             conv_width=conv_width,
@@ -178,12 +159,13 @@ class LatentMamba(nn.Module):
         self.out_proj = Linear(d_inner, dim, bias=False)
 
     def forward(self, t: Tensor) -> Tensor:
-        height, width = t.shape[1:3]
-        x, z = project_in(self.norm(t).flatten(1, 2), self.in_proj)
-        y = self.mixer(x, map_orders(self.route_set, height, width, t.device))
+        sides = t.shape[1:-1]
+        orders = routes.over(self.route_set, sides, device=t.device)
+        x, z = project_in(self.norm(t).flatten(1, -2), self.in_proj)
+        y = self.mixer(x, orders)
         # The gate is the same for all routes in natural order, so it can follow the sum; 1/k makes the sum a mean.
         y = self.out_norm(y * F.silu(z) / self.mixer.num_routes)
-        return t + self.out_proj(y).unflatten(1, (height, width))
+        return t + self.out_proj(y).unflatten(1, sides)
 
 
 def project_in(t: Tensor, in_proj: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanfuse.layers.linear import Linear, linear
-from scanfuse.layers.ssm import dt_rank_for, initial_ssm, project, transition
-from scanfuse.ops import routes, scan_routes
+from scanfuse.layers.ssm import dt_rank_for, register_ssm, scan_by
+from scanfuse.ops import routes
 
-__all__ = ["GATED", "PLAIN", "SS2D", "SS2DOptions"]
+__all__ = ["GATED", "PLAIN", "SS2D", "SS2DOptions", "enter_scan"]
 
 _NUM_ROUTES = 4
 
@@ -36,6 +36,15 @@ GATED = SS2DOptions()
 
 PLAIN = SS2DOptions(d_state=1, ratio=1.0, gate=False, conv_bias=False)
 """VMamba v2 ("v05_noz", s1 models): no gate, one state; `replace(PLAIN, ratio=2.0)` gives the s2 models."""
+
+
+def enter_scan(x: Tensor, weight: Tensor, conv2d: nn.Conv2d) -> Tensor:
+    """SiLU(conv2d(W x)), the map that a scan reads: (batch, H, W, C) -> (batch, H * W, I), row-major.
+
+    Args:
+        weight: (I, C). conv2d: over I channels, keeps height and width.
+    """
+    return F.silu(conv2d(linear(x, weight).permute(0, 3, 1, 2))).permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class SS2D(nn.Module):
@@ -72,12 +81,7 @@ class SS2D(nn.Module):
         self.options = options
         self.in_proj = Linear(dim, d_inner * (2 if options.gate else 1), bias=False)
         self.conv2d = nn.Conv2d(d_inner, d_inner, 3, padding=1, groups=d_inner, bias=options.conv_bias)
-        ssm = initial_ssm(_NUM_ROUTES, d_inner, options.d_state, dt_rank_for(dim))
-        self.x_proj_weight = ssm.x_proj_weight
-        self.dt_projs_weight = ssm.dt_projs_weight
-        self.dt_projs_bias = ssm.dt_projs_bias
-        self.A_logs = ssm.A_logs
-        self.Ds = ssm.Ds
+        register_ssm(self, num_routes=_NUM_ROUTES, d_inner=d_inner, d_state=options.d_state, dt_rank=dt_rank_for(dim))
         self.out_norm = nn.LayerNorm(d_inner)
         self.out_proj = Linear(d_inner, dim, bias=False)
 
@@ -86,18 +90,7 @@ class SS2D(nn.Module):
         # Two products with the halves of W_in give contiguous maps; one product and a split would cost a copy later.
         weights = self.in_proj.weight.chunk(2 if self.options.gate else 1)
         gate = linear(x, weights[1]) if self.options.gate else None
-        x = linear(x, weights[0]).permute(0, 3, 1, 2)
-        u = F.silu(self.conv2d(x)).permute(0, 2, 3, 1).flatten(1, 2)
-        delta, B, C = project(u, self.x_proj_weight, self.dt_projs_weight)
-        y = scan_routes(
-            u,
-            delta,
-            transition(self.A_logs, _NUM_ROUTES),
-            B,
-            C,
-            self.Ds.unflatten(0, (_NUM_ROUTES, -1)),
-            self.dt_projs_bias,
-            routes.cross(height, width, device=x.device),
-        )
+        u = enter_scan(x, weights[0], self.conv2d)
+        y = scan_by(self, u, routes.cross(height, width, device=x.device))
         y = self.out_norm(y).unflatten(1, (height, width))
         return self.out_proj(y if gate is None else y * F.silu(gate))

@@ -1,7 +1,8 @@
-"""The parameters of a selective state-space model over routes: their initial values and their projections.
+"""The parameters of a selective state-space model over routes, and the scan by them.
 
 Every Mamba-like layer of this library owns the same five tensors, one slice per route, in the layout of the published
-VMamba checkpoints. Letters: K routes, I inner channels, N states per channel, R rank of the step size, L positions.
+VMamba checkpoints: `register_ssm` gives them to a module, `scan_by` scans a map with those of a module. Letters: K
+routes, I inner channels, N states per channel, R rank of the step size, L positions.
 
     x_proj_weight  (K, R + 2N, I)   position -> (step size, B, C)
     dt_projs_weight (K, I, R)       step size, rank R -> I channels
@@ -10,16 +11,19 @@ VMamba checkpoints. Letters: K routes, I inner channels, N states per channel, R
     Ds             (K * I)          skip connection
 
 They are raw parameters, not `nn.Linear` modules: a model-wide `model.apply(init)` that resets every Linear must not
-destroy the special initial values of the step size.
+destroy the special initial values of the step size. And they are registered on the layer itself, not on a part of it,
+so that their names in a state dict are those of the published checkpoints.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from scanfuse.layers.linear import linear, route_linear
+from scanfuse.ops import scan_routes
 
 __all__ = [
     "SSMParameters",
@@ -27,6 +31,8 @@ __all__ = [
     "initial_dt_bias",
     "initial_ssm",
     "project",
+    "register_ssm",
+    "scan_by",
     "transition",
     "without_weight_decay",
 ]
@@ -100,6 +106,58 @@ def project(x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor) -> tuple[
     num_states = (dbc.shape[-1] - rank) // 2
     dt, B, C = dbc.split([rank, num_states, num_states], dim=-1)
     return route_linear(dt, dt_projs_weight), B, C
+
+
+def register_ssm(module: nn.Module, *, num_routes: int, d_inner: int, d_state: int, dt_rank: int) -> None:
+    """Gives a module the five tensors, under the names of the module docstring, with the values of `initial_ssm`.
+
+    Args:
+        num_routes: K. d_inner: I. d_state: N. dt_rank: R, see `dt_rank_for`.
+    """
+    for name, parameter in initial_ssm(num_routes, d_inner, d_state, dt_rank)._asdict().items():
+        module.register_parameter(name, parameter)
+
+
+def scan_by(
+    module: nn.Module,
+    u: Tensor,
+    orders: Tensor,
+    *,
+    guide: Tensor | None = None,
+    read_out: Callable[[Tensor], Tensor] | None = None,
+    merge: Literal["sum", "none"] = "sum",
+) -> Tensor:
+    """The selective scan of a map, with the parameters that `register_ssm` gave to the module.
+
+        delta_k, B_k, C_k = projections of u_k, or of the guide
+        y_k = scan along route k of (u_k; delta_k, A_k, B_k, C_k, D_k)
+
+    Args:
+        module: owner of the five tensors, with K routes.
+        u: (batch, L, I) seen by all routes alike, or (batch, L, K, I) one map per route.
+        orders: (K, L) int64, the routes; see `scanfuse.ops.routes`.
+        guide: what the projections read instead of u, in either of u's shapes. None: u itself.
+        read_out: from the projected C (batch, L, K, N) to the C that reads the states out, in the same shape. None:
+            the projected one.
+        merge: "sum" adds the routes where they meet, "none" keeps them apart.
+
+    Returns:
+        (batch, L, I), for merge="none" (batch, L, K, I); natural order, dtype of u.
+    """
+    ssm = SSMParameters(*[getattr(module, name) for name in SSMParameters._fields])
+    num_routes = len(ssm.x_proj_weight)
+    delta, B, C = project(u if guide is None else guide, ssm.x_proj_weight, ssm.dt_projs_weight)
+    return scan_routes(
+        u,
+        delta,
+        transition(ssm.A_logs, num_routes),
+        B,
+        C if read_out is None else read_out(C),
+        ssm.Ds.unflatten(0, (num_routes, -1)),
+        ssm.dt_projs_bias,
+        orders,
+        merge=merge,
+    )
 
 
 def without_weight_decay(module: nn.Module) -> frozenset[str]:

@@ -167,7 +167,7 @@ def scan_routes(
         time_last=False,
         backend=backend,
     )
-    y = y.squeeze(2) if merge == "sum" else y
+    y = (y.squeeze(2) if merge == "sum" else y).to(u.dtype)
     return (y, last_state) if return_last_state else y
 
 
@@ -251,7 +251,8 @@ def selective_scan(
         backend: see `scan_routes`.
 
     Returns:
-        y (batch, d, L) in the dtype of u; with `return_last_state` also the state (batch, d, n), float32 or float64.
+        y (batch, d, L) in the dtype of u, rounded once, behind the gate; with `return_last_state` also the state
+        (batch, d, n), float32 or float64.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -302,8 +303,8 @@ def selective_scan(
     )
     y = y.permute(0, 2, 3, 1).reshape(batch, d, length)
     if z is not None:
-        wide = torch.float64 if u.dtype == torch.float64 else torch.float32
-        y = (y.to(wide) * functional.silu(z.to(wide))).to(u.dtype)
+        y = y * functional.silu(z.to(y.dtype))
+    y = y.to(u.dtype)
     return (y, last_state.reshape(batch, d, n)) if return_last_state else y
 
 

@@ -57,7 +57,11 @@ def scan(
     time_last: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    """Runs the scan on canonical arguments of any floating dtypes: y in the dtype of u, last state in float32/64."""
+    """Runs the scan on canonical arguments of any floating dtypes: y and last state in float32, or float64 if u is.
+
+    y is left that wide because what still follows (the gate of `selective_scan`) must not see it rounded, and neither
+    must the gradient on its way back. The callers round at their very end.
+    """
     _, length, k, d = delta.shape
     if 0 in (length, k, d, A.shape[-1]):
         raise ValueError(
@@ -78,10 +82,9 @@ def scan(
         if orders is not None and not torch.compiler.is_compiling():
             _check_permutations(orders)
         plain = reference.scan if name == "reference" else portable.scan
-        y, last_state = plain(
+        return plain(
             x, delta, A, B, C, D, delta_bias, orders, initial_state, delta_softplus=delta_softplus, merge=merge
         )
-        return y.to(u.dtype), last_state
     floats = (x, delta, A, B, C, D, delta_bias, initial_state)
     save = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in floats)
     y, last_state, _ = _forward(
@@ -100,7 +103,7 @@ def scan(
         save,
         name,
     )
-    return y.to(u.dtype), last_state
+    return y, last_state
 
 
 def _check_permutations(orders: Tensor) -> None:

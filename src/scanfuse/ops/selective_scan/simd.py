@@ -340,13 +340,19 @@ def lane_sums(typingctx: Any, p: Any, q: Any, tile: Any) -> Any:
 
 
 def _sum_rows(b: Any, rows: list[Any]) -> Any:
-    """One number a row. Two rows at a time become one that holds partial sums of both, half as many of each."""
+    """One number a row. Two rows at a time become one that holds partial sums of both, half as many of each.
+
+    Rows of fewer lanes than there are rows are down to one number for each of theirs before they are one row; from
+    then on they are only put side by side.
+    """
     lanes = rows[0].type.count
     owner = [[r] * lanes for r in range(len(rows))]  # whose partial sum a lane holds
     span = 2
     while len(rows) > 1 or len(owner[0]) > len(set(owner[0])):
         n = len(owner[0])
-        if len(rows) > 1:
+        if len(rows) > 1 and n == len(set(owner[0])):
+            rows, owner = [_concat(b, rows)], [[who for row in owner for who in row]]
+        elif len(rows) > 1:
             # Within 128 bits while possible: there the two shuffles are the cheap unpack instructions.
             half = span // 2 if n >= 4 and span <= 4 else 0
             if half and n % 4 == 0:
