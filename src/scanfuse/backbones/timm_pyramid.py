@@ -66,7 +66,7 @@ class TimmPyramid(nn.Module):
             self.network = network
         self._check()
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b c h2 w2"], ...]:
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         if not self.is_staged:
             maps = self.network(x)
             is_last = getattr(self.network, "output_fmt", None) == Format.NHWC

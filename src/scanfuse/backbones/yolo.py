@@ -153,7 +153,7 @@ class YOLOBackbone(nn.Module):
             )
         )
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b c2 h2 w2"], ...]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b _ _ _"], ...]:
         maps = []
         for stage in self.stages:
             x = stage(x)
@@ -178,5 +178,5 @@ class YOLO(nn.Module):
         self.neck = PAN(config.dims, config.dims, num_blocks=config.neck_depth, block=config.block)
         self.head = DetectHead(config.dims, num_classes=num_classes)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k h2 w2"], ...]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k _ _"], ...]:
         return self.head(*self.neck(*self.backbone(x)[1:]))
