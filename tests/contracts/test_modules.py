@@ -21,18 +21,22 @@ from scanfuse.fusion.dssf import DSSF, DSSFChain
 from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
 from scanfuse.fusion.sscs import SSCS
 from scanfuse.layers.conv import DGCB
+from scanfuse.layers.detect_head import DetectHead
 from scanfuse.layers.drop_path import DropPath
 from scanfuse.layers.linear import Linear
 from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteMixer
+from scanfuse.layers.pan import PAN
 from scanfuse.layers.route_conv import RouteConv
 from scanfuse.layers.ss2d import PLAIN, SS2D
 from scanfuse.layers.vss import MLP, VSSBlock
+from scanfuse.layers.yolo import C3, SPPF, Bottleneck, C2f, ConvNormAct
 from scanfuse.ops import routes
 
 MAP = (2, 5, 6, 16)
 VOLUME = (2, 2, 3, 4, 16)
 SEQUENCE = (2, 30, 16)
 IMAGE = (2, 16, 5, 6)
+LEVELS = [(2, 16, 8, 12), (2, 32, 4, 6), (2, 64, 2, 3)]
 CROSS = routes.cross(5, 6)
 
 # For every file of the two folders, its modules: a constructor, the shapes of the inputs, further arguments.
@@ -42,6 +46,7 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: DGCB(16, dilation=3), [IMAGE], []),
         (lambda: DGCB(16, norm="group"), [IMAGE], []),
     ],
+    "layers.detect_head": [(lambda: DetectHead((16, 32, 64), num_classes=2), LEVELS, [])],
     "layers.drop_path": [(lambda: DropPath(0.0), [MAP], [])],
     "layers.linear": [(lambda: Linear(16, 8), [MAP], [])],
     "layers.mamba": [
@@ -52,6 +57,10 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: LatentMamba(16, route_set="raster"), [MAP], []),
         (lambda: LatentMamba(16, route_set="triplane6"), [VOLUME], []),
     ],
+    "layers.pan": [
+        (lambda: PAN((16, 32, 64), (16, 32, 64), num_blocks=1), LEVELS, []),
+        (lambda: PAN((16, 32, 64), (16, 16, 32), num_blocks=2, block="c3"), LEVELS, []),
+    ],
     "layers.route_conv": [(lambda: RouteConv(16, num_routes=4), [SEQUENCE], [CROSS])],
     "layers.ss2d": [(lambda: SS2D(16), [MAP], []), (lambda: SS2D(16, PLAIN), [MAP], [])],
     "layers.ssm": [],  # functions on parameters
@@ -59,6 +68,13 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: MLP(16, 32), [MAP], []),
         (lambda: VSSBlock(16), [MAP], []),
         (lambda: VSSBlock(16, options=PLAIN, mlp_ratio=4.0), [MAP], []),
+    ],
+    "layers.yolo": [
+        (lambda: ConvNormAct(16, 8, 3, stride=2), [IMAGE], []),
+        (lambda: Bottleneck(16), [IMAGE], []),
+        (lambda: C2f(16, 8, num_blocks=2), [IMAGE], []),
+        (lambda: C3(16, 8, num_blocks=2), [IMAGE], []),
+        (lambda: SPPF(16, 8), [IMAGE], []),
     ],
     "fusion.average": [(lambda: AverageFusion(16), [MAP, MAP], [])],
     "fusion.channel_attention": [(lambda: CMCA(16), [IMAGE, IMAGE], [])],
@@ -86,6 +102,7 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
 NUM_MODULES = 22
+NUM_MODULES = 25
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

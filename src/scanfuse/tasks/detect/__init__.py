@@ -1,0 +1,1 @@
+"""What systems that detect objects in pairs of images share."""
