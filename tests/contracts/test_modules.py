@@ -101,8 +101,7 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 22
-NUM_MODULES = 25
+NUM_MODULES = 29
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 
