@@ -42,7 +42,7 @@ DRAWN = (
 
 FACTS = Facts(
     counted="patients",
-    seconds=0.1,
+    seconds=0.025,
     trained="xfmamba --preset tiny --epochs 40: test AUROC 0.92 in 2.5 minutes on two CPU cores",
 )
 _PREVALENCE = 0.25

@@ -21,7 +21,7 @@ from scanfuse.files import write_text
 __all__ = ["FACTS", "MODALITIES", "Options", "render", "write"]
 
 MODALITIES = ("CT", "MRI", "SPECT", "PET")
-FACTS = Facts(counted="cases", seconds=0.3)
+FACTS = Facts(counted="cases", seconds=0.15)
 
 
 class Options(Section):
