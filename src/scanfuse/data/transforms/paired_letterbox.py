@@ -2,7 +2,7 @@
 
     pair (H, W) --resize by one factor--> (height, width) --pad equally on both sides with grey--> (h, w)
 
-`explain.placement.Placement` says where the picture lies in the input, so boxes and heat maps go back the same way.
+`placement.Placement` says where the picture lies in the input, so boxes and heat maps go back the same way.
 """
 
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Float64
 
 from scanfuse.data.transforms.pair import Pair, canvases, kept, paste
 from scanfuse.errors import UserError
-from scanfuse.explain.placement import Placement, letterboxed
+from scanfuse.data.transforms.placement import Placement, letterboxed
 
 __all__ = ["letterbox", "place_in", "to_input", "to_picture"]
 
