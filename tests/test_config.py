@@ -50,6 +50,36 @@ def test_mistakes_are_named(layer: dict[str, object], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"seed": 99999999999999999999}, "less than or equal to 4294967295 (seed of weights"),
+        ({"seed": 10**5000}, "The setting 'seed' cannot be a"),
+        ({"seed": "9" * 5000}, "The setting 'seed' cannot be '999999"),
+        ({"threads": 100_000_000}, "less than or equal to 1024 (CPU threads"),
+        ({"workers": 100_000}, "less than or equal to 256 (processes that load data"),
+        ({"epochs": 10**9}, "less than or equal to 1000000"),
+        ({"batch": 10**9}, "less than or equal to 65536"),
+        ({"accumulate": 10**9}, "less than or equal to 65536"),
+        ({"patience": 10**9}, "less than or equal to 1000000"),
+        ({"warmup_epochs": 1e9}, "less than or equal to 1000000"),
+        ({"lr": "inf"}, "cannot be 'inf': input should be a finite number."),
+        ({"lr": float("nan")}, "cannot be nan: input should be a finite number."),
+        ({"weight_decay": float("inf")}, "input should be a finite number."),
+        ({"epochs": True}, "The setting 'epochs' cannot be True: input should be a number."),
+        ({"lr": False}, "The setting 'lr' cannot be False: input should be a number."),
+        ({"lr": "2001-01-01"}, "The setting 'lr' cannot be '2001-01-01': input should be a valid number"),
+        ({"lr": [[["x" * 1000] * 1000] * 1000] * 1000}, "The setting 'lr' cannot be [[[...]"),
+        ({"x" * 100_000: 1}, "Unknown setting 'xxx"),
+    ],
+)
+@pytest.mark.timeout(10)
+def test_values_out_of_reason_are_refused_briefly(layer: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.build(config.TrainConfig, layer)
+    assert message in str(caught.value) and len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
 def test_settings_cannot_be_changed_afterwards() -> None:
     settings = config.TrainConfig()
     with pytest.raises(ValueError, match="frozen"):

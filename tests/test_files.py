@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scanfuse.errors import UserError
-from scanfuse.files import atomic_path, write_text
+from scanfuse.files import atomic_path, remove_abandoned, write_text
 
 
 def test_a_file_is_written_with_the_usual_permissions(tmp_path: Path) -> None:
@@ -87,3 +87,84 @@ def test_ids_become_file_names_that_stay_apart() -> None:
     assert len({*names, *plain}) == len(odd) + len(plain)
     for name in names:
         assert Path(name).name == name and name not in (".", "..")
+
+
+# --- what killed writers leave --------------------------------------------------------------------------------------
+
+
+_KILLED = """
+import os, signal, sys
+from scanfuse.files import atomic_path
+
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print(temporary.name, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is a POSIX feature")
+def test_the_next_write_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    target = tmp_path / "checkpoint.pt"
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(target)], capture_output=True, text=True, check=False)
+    left = done.stdout.strip()
+    assert os.listdir(tmp_path) == [left] and left.startswith(".checkpoint~scanfuse-") and left.endswith(".pt")
+    write_text(target, "whole")
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+def test_only_abandoned_temporaries_are_removed(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "model.pt") as temporary:
+        name = temporary.name
+        mine = str(os.getpid())
+        assert f"-{mine}-" in name
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        machine = name.split("~scanfuse-")[1].split("-")[0]
+        other_machine = "0" * 8 if machine != "0" * 8 else "1" * 8
+        abandoned = {
+            name.replace(f"-{mine}-", f"-{dead.pid}-"),
+            f".x~scanfuse-{other_machine}-1-old.pt",  # older than a week
+            f".~scanfuse-{machine}-{dead.pid}-abc_1",
+        }
+        kept = {
+            name,  # being written by this process
+            f".y~scanfuse-{machine}-{os.getppid()}-abc.pt",  # its writer runs
+            f".y~scanfuse-{other_machine}-{dead.pid}-abc.pt",  # of a process that this machine cannot know
+            f"y~scanfuse-{machine}-{dead.pid}-abc.pt",  # not hidden
+            f".y~scanfuse-{machine}-{dead.pid}-abc.pt.bak",
+            ".model-abc.pt",
+            "model.pt.tmp",
+        }
+        for file in (abandoned | kept) - {name}:
+            (tmp_path / file).write_text("")
+        os.utime(tmp_path / f".x~scanfuse-{other_machine}-1-old.pt", (1e9, 1e9))
+        folder = tmp_path / f".d~scanfuse-{machine}-{dead.pid}-abc.pt"
+        folder.mkdir()
+        link = tmp_path / f".l~scanfuse-{machine}-{dead.pid}-abc.pt"
+        link.symlink_to(tmp_path / "model.pt.tmp")
+        removed = remove_abandoned(tmp_path)
+        assert {path.name for path in removed} == abandoned
+        assert set(os.listdir(tmp_path)) == kept | {folder.name, link.name}
+
+
+def test_a_long_name_can_be_written_and_a_failure_says_what_is_there(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 240 + ".json")
+    write_text(long, "a")
+    assert long.read_text() == "a"
+    with pytest.raises(UserError, match=r"File name too long\. No file was made; free some space"):
+        write_text(tmp_path / ("x" * 300), "a")
+    with pytest.raises(UserError, match="a path holds no NUL character"):
+        write_text(tmp_path / "a\0b", "a")
+    said = r"No space left on device\. The earlier file of that name is unchanged; free"
+    with pytest.raises(UserError, match=said), atomic_path(long):
+        raise OSError(28, "No space left on device")
+    assert [len(name) for name in os.listdir(tmp_path)] == [245]
+
+
+def test_long_ids_become_short_file_names() -> None:
+    from scanfuse.files import file_name
+
+    names = [file_name(id) for id in ("x" * 300, "x" * 301, "ü" * 200, "\udcff", "x" * 150)]
+    assert all(len(name.encode()) <= 150 for name in names) and len(set(names)) == 5
+    assert names[-1] == "x" * 150

@@ -5,15 +5,22 @@ A system's `Config` is made of frozen sections (`model`, `data`, `loss`, `train`
 
 import difflib
 import importlib.resources
+import reprlib
+import types
+import typing
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
+from scanfuse.foreign import one_line, read_text, shown
+from scanfuse.plain_yaml import parse
 
 __all__ = [
     "Section",
@@ -23,6 +30,7 @@ __all__ = [
     "presets",
     "read_yaml",
     "to_yaml",
+    "without_none",
     "write_yaml",
 ]
 
@@ -30,31 +38,56 @@ __all__ = [
 C = TypeVar("C", bound=BaseModel)
 
 
-class Section(BaseModel):
-    """A frozen group of settings; an unknown key is refused."""
+_MAX_BYTES = 200_000
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+class Section(BaseModel):
+    """A frozen group of settings; an unknown key is refused, and so are numbers that are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1
+        wanted = without_none(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and wanted in (int, float):
+            raise PydanticCustomError("number_expected", "input should be a number")
+        return value
 
 
 class TrainConfig(Section):
-    """How any system is trained."""
+    """How any system is trained.
 
-    epochs: int = Field(50, ge=1, description="passes over the training data")
-    batch: int = Field(4, ge=1, description="samples per step")
-    accumulate: int = Field(1, ge=1, description="steps whose gradients are added up before an update")
+    The upper bounds keep a slip of the keyboard from filling the memory or crashing torch; none is near what any
+    machine needs.
+    """
+
+    epochs: int = Field(50, ge=1, le=1_000_000, description="passes over the training data")
+    batch: int = Field(4, ge=1, le=65_536, description="samples per step, all in memory at once")
+    accumulate: int = Field(1, ge=1, le=65_536, description="steps whose gradients are added up before an update")
     lr: float = Field(1e-4, gt=0, description="peak learning rate of Adam(W)")
     min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine")
     weight_decay: float = Field(0.0, ge=0, description="decoupled; not for scan, norm, bias")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
-    warmup_epochs: float = Field(1.0, ge=0, description="epochs of linear warm-up, fractions allowed")
+    warmup_epochs: float = Field(1.0, ge=0, le=1_000_000, description="epochs of linear warm-up, fractions allowed")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 switches averaging off")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = automatic mixed precision")
-    patience: int = Field(0, ge=0, description="epochs without improvement before stopping; 0 = never")
-    seed: int = Field(3407, ge=0, description="seed of weights, data order and augmentation")
+    patience: int = Field(0, ge=0, le=1_000_000, description="epochs without improvement before stopping; 0 = never")
+    seed: int = Field(
+        3407, ge=0, le=2**32 - 1, description="seed of weights, data order and augmentation; numpy takes 32 bits"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, ...")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 = leave as it is")
-    workers: int = Field(0, ge=0, description="processes that load data; 0 = none beside the trainer")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads; 0 = leave as it is; torch crashes on more than can be started"
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="processes that load data, each a copy of the program; 0 = none beside the trainer",
+    )
 
 
 def build(config_type: type[C], *layers: dict[str, Any]) -> C:
@@ -83,22 +116,19 @@ def preset(system: str, name: str) -> dict[str, Any]:
     known = presets(system)
     if name not in known:
         raise UserError(f"{system} has no preset {name!r}; choose one of: {', '.join(known)}.")
-    return dict(yaml.safe_load((_recipes(system) / f"{name}.yaml").read_text(encoding="utf-8")))
+    return _settings(f"{name}.yaml", (_recipes(system) / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A configuration file as nested dictionaries."""
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{path} is not valid YAML: {line}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no settings; expected lines such as 'system: clinicalfmamba'.")
-    return content
+    """A configuration file as nested dictionaries.
+
+    Plain values only: see `plain_yaml`.
+
+    Raises:
+        UserError: the file cannot be read, is larger than 200 kB, is not plain YAML, or holds no settings. One line
+            that names the file, and its line where there is one.
+    """
+    return _settings(path, read_text(path, "configuration file", largest=_MAX_BYTES))
 
 
 def to_yaml(config: BaseModel) -> str:
@@ -115,6 +145,13 @@ def _recipes(system: str) -> Traversable:
     return importlib.resources.files("scanfuse") / "recipes" / system
 
 
+def _settings(path: str | Path, text: str) -> dict[str, Any]:
+    content = parse(path, text)
+    if not isinstance(content, dict):
+        raise UserError(f"{shown(path)} holds no settings; expected lines such as 'system: clinicalfmamba'.")
+    return content
+
+
 def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
     for key, value in layer.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
@@ -125,7 +162,7 @@ def _merge(into: dict[str, Any], layer: dict[str, Any]) -> None:
 
 def _first_problem(config_type: type[BaseModel], error: ValidationError) -> str:
     problem = error.errors()[0]
-    where = [str(part) for part in problem["loc"]]
+    where = [str(part)[:80] for part in problem["loc"]]
     name = ".".join(where)
     if problem["type"] == "extra_forbidden":
         known = _keys_at(config_type, where[:-1])
@@ -134,8 +171,28 @@ def _first_problem(config_type: type[BaseModel], error: ValidationError) -> str:
         return f"Unknown setting {name!r}: {hint}"
     if problem["type"] == "missing":
         return f"The setting {name!r} is missing."
-    given = problem["input"]
-    return f"The setting {name!r} cannot be {given!r}: {problem['msg'][:1].lower()}{problem['msg'][1:]}."
+    why = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    if problem["type"].startswith("less_than"):
+        why += f" ({_field_at(config_type, where).description})"
+    return f"The setting {name!r} cannot be {_brief(problem['input'])}: {why}."
+
+
+def _brief(value: Any) -> str:
+    """`repr` that stays short without first writing the whole value."""
+    form = reprlib.Repr()
+    form.maxstring, form.maxother, form.maxlong, form.maxlevel = 60, 60, 40, 2
+    try:
+        return form.repr(value)
+    except ValueError as error:  # Python refuses to write an integer of many digits
+        return f"a value that cannot be written ({one_line(error)})"
+
+
+def _field_at(config_type: type[BaseModel], path: list[str]) -> FieldInfo:
+    here: Any = config_type
+    for part in path[:-1]:
+        here = here.model_fields[part].annotation
+    found: FieldInfo = here.model_fields[path[-1]]
+    return found
 
 
 def _keys_at(config_type: type[BaseModel], path: list[str]) -> list[str]:
@@ -143,3 +200,11 @@ def _keys_at(config_type: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         here = here.model_fields[part].annotation
     return list(here.model_fields)
+
+
+def without_none(annotation: Any) -> Any:
+    """`X` of the annotation `X | None`; any other annotation as it is."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        rest = [part for part in typing.get_args(annotation) if part is not type(None)]
+        return rest[0] if len(rest) == 1 else annotation
+    return annotation

@@ -5,7 +5,6 @@ Each leaf field of a configuration is one flag, named after the field with hyphe
 """
 
 import difflib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from scanfuse.config import without_none
 from scanfuse.errors import UserError
 
 __all__ = ["Leaf", "leaves", "nested", "option_name", "pairs", "words_and_options"]
@@ -29,7 +29,7 @@ class Leaf(typing.NamedTuple):
     @property
     def choices(self) -> tuple[str, ...] | None:
         """The values of a `Literal` of strings, else None."""
-        annotation = _without_none(self.field.annotation)
+        annotation = without_none(self.field.annotation)
         if typing.get_origin(annotation) is Literal:
             return tuple(str(value) for value in typing.get_args(annotation))
         return None
@@ -37,7 +37,7 @@ class Leaf(typing.NamedTuple):
     @property
     def kind(self) -> str:
         """A word for the help text: integer, number, text, path or list."""
-        annotation = _without_none(self.field.annotation)
+        annotation = without_none(self.field.annotation)
         names = {int: "integer", float: "number", Path: "path", bool: "true|false"}
         if self.choices:
             return "|".join(self.choices)
@@ -129,10 +129,3 @@ def pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:
             raise UserError(f"The option --{name} was given twice.")
         found[by_option[name]] = value
     return found
-
-
-def _without_none(annotation: Any) -> Any:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        rest = [part for part in typing.get_args(annotation) if part is not type(None)]
-        return rest[0] if len(rest) == 1 else annotation
-    return annotation

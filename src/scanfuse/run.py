@@ -20,10 +20,10 @@ import json
 import logging
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import filelock
@@ -40,6 +40,7 @@ from scanfuse.data.inputs import Fitted
 from scanfuse.data.manifest import Manifest, read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path, write_text
+from scanfuse.foreign import check_file, foreign, read_json, shown
 
 __all__ = ["Run", "create_run", "file_digest", "open_run"]
 
@@ -78,15 +79,12 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """The content of run.json."""
-        try:
-            return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        if not os.path.lexists(self.path / "run.json"):
             raise UserError(
                 f"{self.path} has no run.json: the training did not reach its first validation. "
                 f"Continue it with: scanfuse train --resume {self.path}"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / 'run.json'} cannot be read: {error}") from None
+            )
+        return read_json(self.path / "run.json")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -119,17 +117,15 @@ class Run:
     def fitted_on_validation(self) -> dict[str, Any] | None:
         """What `finish` stored; None for nothing."""
         path = self.path / "decision.json"
-        return _json(path) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
     def load_fitted(self) -> Fitted:
         """What the inputs were prepared with; empty where nothing was fitted."""
         values, tensors = self.path / "fitted.json", self.path / "fitted.safetensors"
-        try:
+        with foreign(tensors, advice="restore it, or train again"):
             return Fitted(
-                _json(values) if values.is_file() else {}, dict(load_file(tensors)) if tensors.is_file() else {}
+                read_json(values) if values.is_file() else {}, dict(load_file(tensors)) if tensors.is_file() else {}
             )
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{tensors} cannot be read: {error}") from None
 
     def remove_if_empty_handed(self) -> None:
         """Removes the description of a run that failed before anything was learned: it would only be in the way."""
@@ -142,7 +138,11 @@ class Run:
 
     def split(self) -> pd.DataFrame:
         """The samples that the run was given: columns id, group and split, among others."""
-        return read_csv(self.split_file)[1]
+        table = read_csv(self.split_file)[1]
+        missing = [name for name in ("id", "group", "split") if name not in table]
+        if missing:
+            raise UserError(f"{self.split_file} has no column {', '.join(missing)}: restore it, or train again.")
+        return table
 
     def split_notes(self) -> tuple[str, ...]:
         """What a reader of the run's results must know of its split, such as "leaky: ..."."""
@@ -181,27 +181,38 @@ class Run:
         """The best weights, after their digest was compared with run.json.
 
         Raises:
-            UserError: the file is missing, damaged or not the one that this run wrote.
+            UserError: the file is missing, damaged, not the one that this run wrote, or has values that are not
+                finite.
         """
-        if not self.weights_file.is_file():
+        if not os.path.lexists(self.weights_file):
             raise UserError(f"{self.weights_file} is missing: restore it, or train again.")
-        record, digest = self.record(), file_digest(self.weights_file)
-        if digest == record.get("replaces", {}).get("weights_sha256"):
-            _log.warning(
-                "%s: the training was killed while it saved; these are the weights of an earlier epoch than run.json "
-                "says. Continue with: scanfuse train --resume %s",
-                self.path,
-                self.path,
-            )
-        elif digest != record.get("weights_sha256"):
+        check_file(self.weights_file, "file of weights")
+        record = self.record()
+        replaced = record.get("replaces")
+        with foreign(self.weights_file, advice="restore it, or train again"):
+            digest = file_digest(self.weights_file)
+            if isinstance(replaced, dict) and digest == replaced.get("weights_sha256"):
+                _log.warning(
+                    "%s: the training was killed while it saved; these are the weights of an earlier epoch than "
+                    "run.json says. Continue with: scanfuse train --resume %s",
+                    self.path,
+                    self.path,
+                )
+            elif digest != record.get("weights_sha256"):
+                raise UserError(
+                    f"{self.weights_file} was changed after the training (its SHA-256 differs from run.json): "
+                    "restore the original file, or train again."
+                )
+            weights = dict(load_file(self.weights_file))
+            wrong = [
+                name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()
+            ]
+        if wrong:
             raise UserError(
-                f"{self.weights_file} was changed after the training (its SHA-256 differs from run.json): "
-                "restore the original file, or train again."
+                f"{self.weights_file} holds values that are not finite, in {wrong[0][:80]}: train again, with a "
+                "lower --lr if the training diverged."
             )
-        try:
-            return dict(load_file(self.weights_file))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{self.weights_file} cannot be read: {error}") from None
+        return weights
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         with atomic_path(self.checkpoint_file) as temporary:
@@ -212,12 +223,28 @@ class Run:
                 raise OSError(f"the checkpoint was not written whole ({_first_line(error)})") from error
 
     def load_checkpoint(self) -> dict[str, Any]:
-        if not self.checkpoint_file.is_file():
+        """The state to continue from.
+
+        Raises:
+            UserError: the file is missing, damaged, or holds more than tensors and plain values.
+        """
+        if not os.path.lexists(self.checkpoint_file):
             raise UserError(f"{self.checkpoint_file} is missing: there is nothing to continue from.")
-        try:
-            return dict(torch.load(self.checkpoint_file, map_location="cpu", weights_only=True))
-        except (RuntimeError, OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(f"{self.checkpoint_file} is damaged: {_first_line(error)}") from None
+        check_file(self.checkpoint_file, "checkpoint")
+        with foreign(self.checkpoint_file, advice="restore it, or train again"):
+            try:
+                content = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+            except UnpicklingError as error:
+                raise UserError(
+                    f"{self.checkpoint_file} is damaged, or holds Python objects besides tensors and plain values, "
+                    "which could run code when loaded and which no training writes: restore it, or train again."
+                ) from error
+        if not isinstance(content, dict):
+            raise UserError(
+                f"{self.checkpoint_file} holds a {type(content).__name__}, not the state of a training: restore it, "
+                "or train again."
+            )
+        return content
 
 
 def create_run(
@@ -234,9 +261,10 @@ def create_run(
     path = Path(path)
     try:
         inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-        if (path.exists() and not path.is_dir()) or not inside <= {*_DESCRIPTION, _LOCK}:
+        if (os.path.lexists(path) and not path.is_dir()) or not inside <= {*_DESCRIPTION, _LOCK}:
             raise UserError(
-                f"{path} exists already and is not empty: choose another --out, or continue with --resume {path}"
+                f"{shown(path)} exists already and is not empty: choose another --out, or continue with "
+                f"--resume {shown(path)}"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
@@ -259,7 +287,9 @@ def create_run(
                 for name in sorted(os.listdir(made.path), key=lambda name: name == "config.yaml"):
                     os.replace(made.path / name, path / name)
     except OSError as error:
-        raise UserError(f"Cannot create {path}: {error.strerror}.") from None
+        raise UserError(f"Cannot create {shown(path)}: {error.strerror}.") from None
+    except ValueError:
+        raise UserError(f"Cannot create {shown(path)}: a path holds no NUL character.") from None
     return Run(path)
 
 
@@ -270,18 +300,11 @@ def open_run(path: str | Path) -> Run:
         UserError: it is not one.
     """
     run = Run(Path(path))
-    if not run.path.is_dir():
-        raise UserError(f"There is no run folder {path}; `scanfuse train` makes one.")
-    if not run.config_file.is_file():
-        raise UserError(f"{path} is not a run folder: it has no config.yaml.")
+    if not os.path.isdir(run.path):
+        raise UserError(f"There is no run folder {shown(path)}; `scanfuse train` makes one.")
+    if not os.path.lexists(run.config_file):
+        raise UserError(f"{shown(path)} is not a run folder: it has no config.yaml.")
     return run
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def file_digest(path: Path) -> str:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from scanfuse import config, systems
 from scanfuse.data import synthetic
-from scanfuse.verbs.predict import load
 from scanfuse.run import create_run
 from scanfuse.verbs.optimisation import parameter_groups
+from scanfuse.verbs.predict import load
 
 # Small data of each kind of phantom: what `write` of the module in scanfuse.data.synthetic takes besides the folder.
 PHANTOMS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ import pytest
 from dicom_files import write
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from scanfuse.data.readers import read_image
+from scanfuse.data.readers import SliceChoice, read_image
 from scanfuse.errors import UserError
 
 RAW = np.array([[0, 100], [1000, 2000]], np.int16)
@@ -50,10 +50,10 @@ def test_padding_does_not_set_the_range(tmp_path: Path) -> None:
 def test_frames_by_index(tmp_path: Path) -> None:
     frames = np.stack([RAW, RAW + 1, RAW + 2, RAW + 3])
     path = write(tmp_path / "a.dcm", frames)
-    np.testing.assert_array_equal(read_image(path).pixels, frames[2])
-    np.testing.assert_array_equal(read_image(path, slice_index=3).pixels, frames[3])
-    with pytest.raises(UserError, match="has slices 0 to 3; slice 4 was asked for"):
-        read_image(path, slice_index=4)
+    np.testing.assert_array_equal(read_image(path, slices=SliceChoice("frame", "middle")).pixels, frames[2])
+    np.testing.assert_array_equal(read_image(path, slices=SliceChoice("frame", 3)).pixels, frames[3])
+    with pytest.raises(UserError, match="has slices 0 to 3; frame:4 was asked for"):
+        read_image(path, slices=SliceChoice("frame", 4))
 
 
 def test_run_length_encoding_and_no_suffix(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tifffile
 
-from scanfuse.data.readers import from_unit, read_image, stem, suffix_for, to_unit, write_image
+from scanfuse.data.readers import SliceChoice, from_unit, read_image, stem, suffix_for, to_unit, write_image
 from scanfuse.errors import UserError
 
 
@@ -19,7 +19,7 @@ def random() -> np.random.Generator:
     return np.random.default_rng(7)
 
 
-def message(path: Path, **options: int) -> str:
+def message(path: Path, **options: SliceChoice) -> str:
     with pytest.raises(UserError) as caught:
         read_image(path, **options)
     text = str(caught.value)
@@ -182,11 +182,13 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 def test_tiff_depths_and_pages(tmp_path: Path, random: np.random.Generator, dtype: type) -> None:
     stack = (random.random((3, 8, 5)) * 200).astype(dtype)
     tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
-    image = read_image(tmp_path / "a.tif")
+    image = read_image(tmp_path / "a.tif", slices=SliceChoice("frame", "middle"))
     assert image.pixels.dtype == dtype
     np.testing.assert_array_equal(image.pixels, stack[1])
-    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", slice_index=2).pixels, stack[2])
-    assert message(tmp_path / "a.tif", slice_index=3) == f"{tmp_path}/a.tif has slices 0 to 2; slice 3 was asked for."
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", slices=SliceChoice("frame", 2)).pixels, stack[2])
+    assert message(tmp_path / "a.tif", slices=SliceChoice("frame", 3)) == (
+        f"{tmp_path}/a.tif has slices 0 to 2; frame:3 was asked for."
+    )
 
 
 def test_tiff_colour_palette_white_is_zero_and_lzw(tmp_path: Path, random: np.random.Generator) -> None:
@@ -211,45 +213,17 @@ def test_float_tiff_round_trip(tmp_path: Path, random: np.random.Generator) -> N
 # --- NIfTI --------------------------------------------------------------------------------------------------------
 
 
-def test_nifti_slice_is_shown_as_radiologists_do(tmp_path: Path) -> None:
-    volume = np.zeros((4, 6, 5), np.int16)
-    volume[3, 5, 2] = 7  # the patient's right, anterior, in a RAS+ file
-    volume[0, 0, 2] = 3  # left, posterior
-    ras = nibabel.Nifti1Image(volume, np.diag([2.0, 3.0, 4.0, 1.0]))
-    nibabel.save(ras, tmp_path / "ras.nii")
-    image = read_image(tmp_path / "ras.nii")  # 5 slices: the middle one is 2
-    assert image.pixels.shape == (6, 4)
-    assert image.pixels[0, 0] == 7 and image.pixels[-1, -1] == 3
-    assert image.spacing_mm == (3.0, 2.0)
-    assert not read_image(tmp_path / "ras.nii", slice_index=1).pixels.any()
-    # The same head stored from right to left and head to feet must look the same.
-    flipped = nibabel.Nifti1Image(
-        volume[::-1, :, ::-1].copy(), np.array([[-2.0, 0, 0, 6], [0, 3, 0, 0], [0, 0, -4, 16], [0, 0, 0, 1]])
-    )
-    nibabel.save(flipped, tmp_path / "lai.nii.gz")
-    np.testing.assert_array_equal(read_image(tmp_path / "lai.nii.gz").pixels, image.pixels)
-
-
-def test_nifti_range_is_the_volume_and_scaling_gives_float(tmp_path: Path) -> None:
-    volume = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
-    nifti = nibabel.Nifti1Image(volume, np.eye(4))
-    nifti.header.set_slope_inter(0.5, -10)
-    nibabel.save(nifti, tmp_path / "a.nii.gz")
-    image = read_image(tmp_path / "a.nii.gz", slice_index=0)
-    assert image.pixels.dtype == np.float32
-    written = nibabel.load(tmp_path / "a.nii.gz").get_fdata()
-    assert (image.low, image.high) == (written.min(), written.max())
-
-
 def test_nifti_series_and_rubbish_are_refused(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3, 2), np.int16), np.eye(4)), tmp_path / "a.nii")
     assert "holds 2 volumes" in message(tmp_path / "a.nii")
     (tmp_path / "b.nii.gz").write_bytes(b"not gzip at all")
-    assert "b.nii.gz is not a NIfTI volume or is damaged" in message(tmp_path / "b.nii.gz")
+    assert message(tmp_path / "b.nii.gz") == f"{tmp_path}/b.nii.gz is not a NIfTI volume; copy or export it again."
     nibabel.save(nibabel.Nifti1Image(np.ones((32, 32, 9), np.float32), np.eye(4)), tmp_path / "c.nii.gz")
     whole = (tmp_path / "c.nii.gz").read_bytes()
     (tmp_path / "c.nii.gz").write_bytes(whole[: len(whole) // 2])
-    assert "c.nii.gz is not a NIfTI volume or is damaged" in message(tmp_path / "c.nii.gz")
+    (tmp_path / "d.nii.gz").write_bytes(whole[:30])
+    assert "c.nii.gz is damaged or cut short" in message(tmp_path / "c.nii.gz", slices=SliceChoice("axial", 8))
+    assert "d.nii.gz is not a NIfTI volume or is damaged" in message(tmp_path / "d.nii.gz")
 
 
 # --- bad files ----------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def chest(root: Path) -> Path:
                 picture.save(root / "images" / name, format=form)
                 finding = findings.get(patient, "COVID-19")
                 lines.append(
-                    f'{patient}_{day},{patient},{day}.0,{name},{view},X-ray,"{finding}",M,,,Y,,67.0,,,,'
+                    f'{patient}_{day},{patient},{day}.0,{name},{view},X-ray,"{finding}",M,,,Y,,67.0,,,,,'
                     '"Neuk\ufffdlln, Berlin",CC BY-NC-SA,,https://example.org'
                 )
     (root / "manifest.csv").write_text("\n".join([CHEST, *lines]) + "\n", encoding="utf-8")

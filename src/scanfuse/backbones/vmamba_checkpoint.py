@@ -26,11 +26,11 @@ from pickle import UnpicklingError
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from scanfuse.errors import UserError
+from scanfuse.foreign import check_file, foreign
 
 __all__ = ["Layout", "Published", "Report", "Section", "read_published"]
 
@@ -64,7 +64,7 @@ _RENAMES_OF_BOTH = (
     (r"\.dt_projs\.weight$", ".dt_projs_weight"),
 )
 _LINEAR = re.compile(r"\.(in_proj|out_proj|fc1|fc2|reduction|x_proj|dt_projs)\.weight$|^(classifier\.)?head\.weight$")
-_BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)\.")
+_BLOCK = re.compile(r"^layers\.([0-9]{1,4})\.blocks\.([0-9]{1,4})\.")
 
 
 class Layout(NamedTuple):
@@ -142,24 +142,21 @@ def read_published(path: Path, *, section: Section = "auto") -> Published:
 
 
 def _open(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.")
+    check_file(path, "checkpoint")
     content: Any
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        if "GLOBAL" in str(error):
-            raise UserError(
-                f"{path} holds Python objects besides tensors, which could run code when loaded: save its `model` "
-                "entry as safetensors where it was made, and import that file."
-            ) from None
-        raise UserError(f"{path} is damaged or truncated: download it again.") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{path} is damaged or truncated ({reason}): download it again.") from None
+    with foreign(path, "is damaged or truncated", "download it again"):
+        try:
+            if path.suffix == ".safetensors":
+                content = load_file(path)
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:
+            if "GLOBAL" in str(error):
+                raise UserError(
+                    f"{path} holds Python objects besides tensors, which could run code when loaded: save its "
+                    "`model` entry as safetensors where it was made, and import that file."
+                ) from None
+            raise UserError(f"{path} is damaged or truncated: download it again.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors.")
     return content
@@ -191,7 +188,11 @@ def _family(path: Path, tensors: dict[str, Tensor]) -> Literal["v0", "v2"]:
 def _shaped(path: Path, key: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         raise UserError(f"{path}: {key} is {tensor.dtype}; weights must be floating point.")
-    if not bool(torch.isfinite(tensor).all()):
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        raise UserError(f"{path}: {key} is {tensor.layout} on {tensor.device}; weights must be plain tensors.")
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise UserError(f"{path}: {key} claims more values than the file holds; the file cannot be used.")
+    if not bool(tensor.float().isfinite().all()):
         raise UserError(f"{path}: {key} has values that are not finite; the file cannot be used.")
     tensor = tensor.float()
     if _LINEAR.search(key) and tensor.dim() == 4 and tuple(tensor.shape[2:]) == (1, 1):

@@ -3,11 +3,12 @@
 The manifest keeps targets as text so that they can be read, hashed and split:
 
     ""                               unknown; the study is used without a label
-    "0", "1"                         binary, 1 = abnormal, malignant, positive
+    "0", "1"                         binary, 1 = abnormal, malignant, positive; "0.0" and "1.0" mean the same
     "COVID-19"                       one of several classes
     "Edema=1;Fracture=0;Pneumonia="  several findings; an empty value is unknown and masked
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,9 @@ import numpy as np
 
 from scanfuse.errors import UserError
 
-__all__ = ["Labels", "join_findings"]
+__all__ = ["Labels", "join_findings", "plain_target"]
+
+_WHOLE = re.compile(r"([0-9]+)\.0*")
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Labels:
         Raises:
             UserError: no target at all, only one class, or rows with different findings.
         """
-        known = [text for text in dict.fromkeys(targets) if text]
+        known = [text for text in dict.fromkeys(map(plain_target, targets)) if text]
         if not known:
             raise UserError("No study has a target; name the column that holds it.")
         findings = [_names(text) for text in known if "=" in text]
@@ -65,10 +68,12 @@ class Labels:
         Raises:
             UserError: a class or finding that is not among the names, or a value other than 0, 1 and nothing.
         """
+        text = plain_target(text)
         if self.kind != "multilabel":
-            if text and text not in self.names:
+            names = [plain_target(name) for name in self.names]
+            if text and text not in names:
                 raise UserError(f"The target {text!r} is none of {', '.join(self.names)}.")
-            return np.array(self.names.index(text) if text else 0, np.int64), np.array(bool(text))
+            return np.array(names.index(text) if text else 0, np.int64), np.array(bool(text))
         if text and _names(text) != self.names:
             raise UserError(f"The target {text!r} does not name the findings {', '.join(self.names)}.")
         values = [part.rpartition("=")[2] for part in text.split(";")] if text else [""] * len(self.names)
@@ -77,6 +82,18 @@ class Labels:
             raise UserError(f"The target {text!r} holds {wrong[0]!r}; a finding is 0, 1 or empty.")
         target = np.array([value == "1" for value in values], np.float32)
         return target, np.array([value != "" for value in values])
+
+
+def plain_target(text: str) -> str:
+    """The target with whole numbers written as such: pandas turns 0 and 1 beside a gap into "0.0" and "1.0".
+
+    >>> plain_target("1.0"), plain_target("0.5"), plain_target("Edema=1.0;Fracture=")
+    ('1', '0.5', 'Edema=1;Fracture=')
+    """
+    if "=" in text:
+        return join_findings(_names(text), [plain_target(part.rpartition("=")[2]) for part in text.split(";")])
+    found = _WHOLE.fullmatch(text)
+    return found[1] if found else text
 
 
 def join_findings(names: Sequence[str], values: Mapping[str, str] | Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """The table every job runs from: one row a sample, one column of paths per modality."""
 
+import csv
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from scanfuse.data.labels import plain_target
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
+from scanfuse.foreign import one_line, read_text, shown
 
 __all__ = ["COLUMNS", "SPLITS", "Manifest", "Row", "check_groups", "common_folder"]
 
@@ -18,6 +20,7 @@ COLUMNS = ("id", "group", "split", "target")
 SPLITS = ("train", "val", "test")
 
 _NOTE = "# note: "
+_MAX_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class Manifest:
         other = sorted(set(self.table["split"]) - {*SPLITS, ""})
         if other:
             raise UserError(f"Unknown split {other[0]!r} in the manifest; use train, val, test or leave it empty.")
+        targets = list(self.table["target"])
+        if (plain := [plain_target(target) for target in targets]) != targets:
+            object.__setattr__(self, "table", self.table.assign(target=plain))
         if not self.is_leaky:
             check_groups(self.table)
 
@@ -142,27 +148,81 @@ class Manifest:
         return cls(table, tuple(modalities), notes)
 
 
-def read_csv(path: Path) -> tuple[tuple[str, ...], pd.DataFrame]:
-    """Notes and table of a CSV file, every cell as text without surrounding blanks, empty cells as ""."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; check the path.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}); save it as CSV.") from error
+def read_csv(path: str | Path) -> tuple[tuple[str, ...], pd.DataFrame]:
+    """Notes and table of a CSV file, every cell as text without surrounding blanks, empty cells as "".
+
+    Comma-separated UTF-8 with a header. Lines before it that start with "#" are comments. Empty lines are passed
+    over, and columns without a name as long as they are empty; one with content is called "Unnamed: <number>", as
+    pandas calls the index that it writes.
+
+    Raises:
+        UserError: see `foreign.read_text`; or a row is longer or shorter than the header, a quote never closes, a
+            cell is larger than 131,072 characters, or two columns have the same name but for case and blanks.
+    """
+    text = read_text(path, "CSV table", largest=_MAX_BYTES)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     start = 0
     while start < len(lines) and lines[start].startswith("#"):
         start += 1
     notes = tuple(line[len(_NOTE) :].strip() for line in lines[:start] if line.startswith(_NOTE))
-    try:
-        table = pd.read_csv(
-            io.StringIO("".join(lines[start:])), dtype=str, keep_default_na=False, skipinitialspace=True
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is not a CSV table ({reason}); check commas and quotes.") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    return notes, table.apply(lambda column: column.str.strip())
+    records = _records(path, lines, start)
+    _, header = next(records, (0, []))
+    if not header:
+        raise UserError(f"{shown(path)} has no header; its first line must name the columns.")
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise UserError(f"{shown(path)} is separated by semicolons or tabs; save it with commas.")
+    rows = []
+    for line, record in records:
+        if len(record) != len(header):
+            raise UserError(
+                f"{shown(path)} line {line} has {len(record)} values for the {len(header)} columns of the header; "
+                "check its commas, and put quotes around a value that holds one."
+            )
+        rows.append(record)
+    columns = _columns(path, header, rows)
+    table = pd.DataFrame(
+        [[row[place] for place in columns] for row in rows], columns=list(columns.values()), dtype=str
+    )
+    return notes, table
+
+
+def _records(path: str | Path, lines: list[str], start: int) -> Iterator[tuple[int, list[str]]]:
+    """Number of its first line, and stripped cells, of each record that is not empty."""
+    reader = csv.reader((line + "\n" for line in lines[start:]), strict=True, skipinitialspace=True)
+    line = start + 1
+    while True:
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            reason = "a quote is never closed" if "end of data" in str(error) else one_line(error)
+            raise UserError(f"{shown(path)} line {line} is not CSV ({reason}); check commas and quotes.") from None
+        if record is None:
+            return
+        cells = [cell.strip() for cell in record]
+        if len(cells) > 1 or any(cells):
+            yield line, cells
+        line = start + reader.line_num + 1
+
+
+def _columns(path: str | Path, header: list[str], rows: list[list[str]]) -> dict[int, str]:
+    """Places and names of the columns that count."""
+    columns = {}
+    for place, name in enumerate(header):
+        if name:
+            columns[place] = name
+        elif any(row[place] for row in rows):
+            columns[place] = f"Unnamed: {place}"
+    seen: dict[str, str] = {}
+    for name in columns.values():
+        if not name.isprintable():
+            raise UserError(f"{shown(path)} has the column {name[:60]!r}; a name is one line of printable text.")
+        if name.lower() in seen:
+            raise UserError(
+                f"{shown(path)} has the columns {seen[name.lower()]!r} and {name!r}, which are the same but for case "
+                "and blanks; rename one."
+            )
+        seen[name.lower()] = name
+    return columns
 
 
 def check_groups(table: pd.DataFrame) -> None:

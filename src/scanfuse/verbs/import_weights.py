@@ -1,5 +1,6 @@
 """Published weights to this library's form: what `scanfuse import` does."""
 
+import os
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -9,6 +10,7 @@ from scanfuse.backbones.vmamba_checkpoint import Report, Section
 from scanfuse.config import write_yaml
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path
+from scanfuse.foreign import check_file
 
 __all__ = ["import_vmamba"]
 
@@ -30,9 +32,11 @@ def import_vmamba(file: str | Path, out: str | Path, *, section: Section = "auto
         UserError: the file cannot be used (one line says why), or `out` is taken or cannot be written.
     """
     out = Path(out)
-    taken = [name for name in ("weights.safetensors", "config.yaml") if (out / name).exists()]
+    taken = [name for name in ("weights.safetensors", "config.yaml") if os.path.lexists(out / name)]
     if taken:
         raise UserError(f"{out} already holds {' and '.join(taken)}: choose another folder.")
+    if not os.path.isdir(file):
+        check_file(file, "checkpoint")
     model, report = read_checkpoint(file, section=section)
     with atomic_path(out / "weights.safetensors") as temporary:
         save_file(model.state_dict(), temporary)

@@ -1,50 +1,75 @@
 """Pictures in and out: PNG, JPEG, TIFF, NIfTI slices and DICOM; one file per format.
 
+A file that holds several pictures (a volume, frames, pages) gives one only when it is asked for:
+
 >>> image = read_image("CT/16003.png")       # doctest: +SKIP
+>>> image = read_image("head.nii.gz", slices=SliceChoice.parse("axial:middle"))  # doctest: +SKIP
+>>> for one in list_slices("head.nii.gz", SliceChoice.parse("axial:all")):  # doctest: +SKIP
+...     image = read_image("head.nii.gz", slices=one)
 >>> write_image("copy.png", from_unit(to_unit(image), image))  # doctest: +SKIP
 """
 
+import importlib
 from pathlib import Path
+from types import ModuleType
 
-from scanfuse.data.readers.image import Image, from_unit, to_unit
+from scanfuse.data.readers.image import MAX_FILE, Image, from_unit, to_unit
+from scanfuse.data.readers.slices import SliceChoice, expand
 from scanfuse.data.readers.writing import suffix_for, write_image
 from scanfuse.errors import UserError
+from scanfuse.foreign import check_file, foreign, shown
 
-__all__ = ["SUFFIXES", "Image", "from_unit", "read_image", "stem", "suffix_for", "to_unit", "write_image"]
+__all__ = [
+    "SUFFIXES",
+    "Image",
+    "SliceChoice",
+    "from_unit",
+    "list_slices",
+    "read_image",
+    "stem",
+    "suffix_for",
+    "to_unit",
+    "write_image",
+]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm", ".dicom")
 """What `read_image` knows by name; files without a suffix are read if they start as DICOM does."""
 
+_FORMATS = {".png": "png_jpeg", ".jpg": "png_jpeg", ".jpeg": "png_jpeg", ".tif": "tiff", ".tiff": "tiff"}
+_FORMATS |= {".nii": "nifti", ".nii.gz": "nifti", ".dcm": "dicom", ".dicom": "dicom"}
 
-def read_image(path: str | Path, *, slice_index: int | None = None, grey_if_equal: bool = True) -> Image:
+
+def read_image(path: str | Path, *, slices: SliceChoice | None = None, grey_if_equal: bool = True) -> Image:
     """Reads one picture; the suffix chooses the format.
 
     Args:
         path: the file.
-        slice_index: which slice of a NIfTI volume, multi-frame DICOM or multi-page TIFF, from 0; the middle
-            one by default. A format with one picture takes only None or 0.
+        slices: which slice of a NIfTI volume (axial, coronal, sagittal), or which frame of a DICOM, page of a TIFF or
+            picture of an animated PNG (frame). A file with one picture needs none, and takes only that one.
         grey_if_equal: RGB whose three channels are equal everywhere is returned as grey (H, W).
 
     Raises:
-        UserError: missing, empty, damaged, cut short, not what the name says, unknown, too large, or no pixel
-            with a finite value. One line that names the file.
+        UserError: missing, empty, no ordinary file, damaged, cut short, not what the name says, unknown, too large,
+            no pixel with a finite value, or several pictures and none or all of them asked for. One line that names
+            the file.
     """
     path = Path(path)
-    kind = _suffix(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist; check the path.")
-    if not path.is_file():
-        raise UserError(f"{path} is a folder, not a picture.")
-    try:
-        size = path.stat().st_size
-        dicom_without_suffix = kind not in SUFFIXES and size > 132 and _is_dicom(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if kind not in SUFFIXES and not dicom_without_suffix:
-        raise UserError(f"{path} is of an unknown type; ScanFuse reads {', '.join(SUFFIXES)}.")
-    if size == 0:
-        raise UserError(f"{path} is an empty file; copy or export it again.")
-    return _read(path, kind, slice_index, grey_if_equal)
+    image: Image = _reader(path).read(path, slices=slices, grey_if_equal=grey_if_equal)
+    return image
+
+
+def list_slices(path: str | Path, slices: SliceChoice | None) -> tuple[SliceChoice | None, ...]:
+    """What to give `read_image` for each picture that `slices` means, from the header: "axial:all" -> axial:0, ...
+
+    (slices,) unless it means all of several.
+
+    Raises:
+        UserError: as `read_image`, as far as the header tells.
+    """
+    if slices is None or slices.index != "all":
+        return (slices,)
+    path = Path(path)
+    return expand(slices, _reader(path).count(path, slices))
 
 
 def stem(path: str | Path) -> str:
@@ -54,25 +79,15 @@ def stem(path: str | Path) -> str:
     return path.name[: len(path.name) - len(suffix)] if suffix in SUFFIXES else path.stem
 
 
-def _read(path: Path, kind: str, slice_index: int | None, grey_if_equal: bool) -> Image:
-    # Each format's package is imported only when a file of that format is read.
-    if kind in (".png", ".jpg", ".jpeg"):
-        from scanfuse.data.readers import png_jpeg
-        from scanfuse.data.readers.image import pick_slice
-
-        pick_slice(path, slice_index, 1)
-        return png_jpeg.read(path, grey_if_equal=grey_if_equal)
-    if kind in (".tif", ".tiff"):
-        from scanfuse.data.readers import tiff
-
-        return tiff.read(path, slice_index=slice_index, grey_if_equal=grey_if_equal)
-    if kind in (".nii", ".nii.gz"):
-        from scanfuse.data.readers import nifti
-
-        return nifti.read(path, slice_index=slice_index)
-    from scanfuse.data.readers import dicom
-
-    return dicom.read(path, slice_index=slice_index)
+def _reader(path: Path) -> ModuleType:
+    """The module that reads files of this kind; its packages are imported only when such a file is read."""
+    check_file(path, "picture", largest=MAX_FILE)
+    kind = _suffix(path)
+    with foreign(path):
+        name = _FORMATS.get(kind) or ("dicom" if _is_dicom(path) else None)
+    if name is None:
+        raise UserError(f"{shown(path)} is of an unknown type; ScanFuse reads {', '.join(SUFFIXES)}.")
+    return importlib.import_module(f"scanfuse.data.readers.{name}")
 
 
 def _suffix(path: Path) -> str:

@@ -1,24 +1,27 @@
 """One DICOM slice through pydicom, in the values the header means: rescaled, and large is bright."""
 
-import warnings
+import math
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
-import pydicom.errors
 import pydicom.pixels
+import pydicom.uid
 
-from scanfuse.data.readers.image import Image, check_size, finish, finite_range, pick_slice
+from scanfuse.data.readers.image import MAX_BYTES, MAX_FILE, Image, check_size, finish, finite_range
+from scanfuse.data.readers.slices import SliceChoice, pick_frame
 from scanfuse.errors import UserError
+from scanfuse.foreign import check_file, foreign, shown
 
-__all__ = ["SUFFIXES", "position_mm", "read"]
+__all__ = ["SUFFIXES", "count", "position_mm", "read"]
 
 SUFFIXES = (".dcm", ".dicom")
 
 
-def read(path: Path, *, slice_index: int | None = None) -> Image:
-    """Reads a single- or multi-frame file (frame `slice_index`, default the middle one).
+def read(path: Path, *, slices: SliceChoice | None = None, grey_if_equal: bool = True) -> Image:
+    """Reads a single-frame file, or one frame of several.
 
     Bits above BitsStored are cleared (signed values keep their sign), rescale slope and intercept or the
     modality table are applied (int32 if the result is whole, else float32), MONOCHROME1 is inverted within
@@ -26,68 +29,143 @@ def read(path: Path, *, slice_index: int | None = None) -> Image:
     No display window is applied. Palette and YBR colour become RGB.
 
     Raises:
-        UserError: no DICOM file, no pixels, damaged, or a compression for which no decoder is installed.
+        UserError: no DICOM file, no pixels, damaged, header values that make no sense, several frames without
+            `slices`, or a compression for which no decoder is installed.
     """
     dataset = _open(path)
-    frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    index = pick_slice(path, slice_index, frames)
-    check_size(path, int(dataset.get("Rows", 0)), int(dataset.get("Columns", 0)))
-    raw = _decode(path, dataset, index if frames > 1 else None)
-    spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing")
-    spacing_mm = (float(spacing[0]), float(spacing[1])) if spacing is not None else None
-    photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
-    bits = int(dataset.get("BitsStored", 8))
-    stored = f"{photometric} {bits} bit".lower()
-    if photometric == "PALETTE COLOR":
-        raw = pydicom.pixels.apply_color_lut(raw, dataset)
-        return finish(path, raw, stored=stored, spacing_mm=spacing_mm)
-    if raw.ndim == 3:
-        return finish(path, raw, stored=stored, spacing_mm=spacing_mm, limits=(0.0, float(2**bits - 1)))
-    return _grey(path, dataset, raw, bits, photometric, stored, spacing_mm)
+    with foreign(path):
+        frames = _frames(path, dataset)
+        frame = pick_frame(path, slices, frames)
+        _check_header(path, dataset)
+        spacing_mm = _spacing_mm(path, dataset)
+        photometric = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+        bits = int(dataset.get("BitsStored", 8))
+        stored = f"{photometric} {bits} bit".lower()
+        raw = _decode(path, dataset, frame if frames > 1 else None)
+        if photometric == "PALETTE COLOR":
+            raw = pydicom.pixels.apply_color_lut(raw, dataset)
+            return finish(path, raw, stored=stored, spacing_mm=spacing_mm, grey_if_equal=grey_if_equal)
+        if raw.ndim == 3:
+            limits = (0.0, float(2**bits - 1))
+            return finish(path, raw, stored=stored, spacing_mm=spacing_mm, limits=limits, grey_if_equal=grey_if_equal)
+        return _grey(path, dataset, raw, bits, photometric, stored, spacing_mm)
+
+
+def count(path: Path, slices: SliceChoice | None) -> int:
+    """How many frames the file holds, from its header."""
+    dataset = _open(path, stop_before_pixels=True)
+    with foreign(path):
+        return _frames(path, dataset)
 
 
 def position_mm(path: Path) -> float | None:
     """Where the slice lies along its normal in mm (ImagePositionPatient); None where it is not said."""
+    check_file(path, "DICOM file", largest=MAX_FILE)
     dataset = _open(path, stop_before_pixels=True)
-    place, axes = dataset.get("ImagePositionPatient"), dataset.get("ImageOrientationPatient")
-    if place is None or axes is None or len(place) != 3 or len(axes) != 6:
+    place = _numbers(path, dataset, "ImagePositionPatient", 3)
+    axes = _numbers(path, dataset, "ImageOrientationPatient", 6)
+    if place is None or axes is None:
         return None
-    row, column = np.array(axes[:3], float), np.array(axes[3:], float)
-    return float(np.cross(row, column) @ np.array(place, float))
+    position = float(np.cross(axes[:3], axes[3:]) @ np.array(place))
+    return position if math.isfinite(position) else None
 
 
 def _open(path: Path, *, stop_before_pixels: bool = False) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # Small deviations of a header (an over-long text, say) are common and do not touch the pixels.
-            warnings.simplefilter("ignore", UserWarning)
-            return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
-    except (
-        pydicom.errors.InvalidDicomError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:
-        raise UserError(f"{path} is not a DICOM file or is damaged; copy or export it again.") from error
+    # Small deviations of a header (an over-long text, say) are common and do not touch the pixels.
+    with foreign(path, "is not a DICOM file or is damaged"):
+        meta = pydicom.filereader.read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
+            _check_deflated(path, 132 + 12 + int(meta.FileMetaInformationGroupLength))
+        return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
+
+
+def _check_deflated(path: Path, start: int) -> None:
+    """Counts what the deflated part unpacks to: pydicom unpacks whatever comes."""
+    unpacker, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read()
+    while data:
+        total += len(unpacker.decompress(data, 16_000_000))
+        data = unpacker.unconsumed_tail
+        if total > MAX_BYTES:
+            raise UserError(f"{shown(path)} unpacks to more than {MAX_BYTES // 10**6} MB; cut or shrink it first.")
+
+
+def _frames(path: Path, dataset: Any) -> int:
+    return _whole(path, dataset, "NumberOfFrames", 1, 1, 1_000_000)
+
+
+def _check_header(path: Path, dataset: Any) -> None:
+    """What says how the pixels are packed must be there and make sense, before anything is allocated."""
+    name = shown(path)
+    if not any(tag in dataset for tag in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise UserError(f"{name} holds no picture (a report or a directory file?); leave it out.")
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if not syntax:
+        raise UserError(f"{name} does not say how its pixels are packed (no transfer syntax); export it again.")
+    if syntax not in (*pydicom.uid.AllTransferSyntaxes, *pydicom.uid.PrivateTransferSyntaxes):
+        raise UserError(f"{name} has the unknown transfer syntax {str(syntax)[:70]!r}; export it again.")
+    samples = _whole(path, dataset, "SamplesPerPixel", 1, 1, 4)
+    allocated = _whole(path, dataset, "BitsAllocated", 8, 1, 64)
+    _whole(path, dataset, "BitsStored", 8, 1, allocated)
+    rows, columns = (_whole(path, dataset, side, 0, 0, 65_535) for side in ("Rows", "Columns"))
+    check_size(path, rows, columns, pixel_bytes=samples * max(1, allocated // 8))
+    slope, intercept = (_numbers(path, dataset, side, 1) for side in ("RescaleSlope", "RescaleIntercept"))
+    if (slope is None) != (intercept is None):
+        raise UserError(f"{name} has one of RescaleSlope and RescaleIntercept without the other; export it again.")
+    if slope is None and "RescaleSlope" in dataset:  # there, but empty
+        del dataset.RescaleSlope
+
+
+def _spacing_mm(path: Path, dataset: Any) -> tuple[float, float] | None:
+    """Between rows and between columns; zeros are how some devices say that they do not know."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        found = _numbers(path, dataset, name, 2)
+        if found is not None and min(found) > 0:
+            return found[0], found[1]
+    return None
+
+
+def _whole(path: Path, dataset: Any, name: str, missing: int, low: int, high: int) -> int:
+    value = dataset.get(name)
+    if value is None or value == "":
+        return missing
+    if not isinstance(value, int) or not low <= value <= high:
+        raise UserError(
+            f"{shown(path)} has the {name} {str(value)[:40]!r}; expected a whole number from {low} to {high}. "
+            "Export it again."
+        )
+    return int(value)
+
+
+def _numbers(path: Path, dataset: Any, name: str, count: int) -> tuple[float, ...] | None:
+    """The numbers of one header entry, None where it is missing or empty."""
+    with foreign(path, f"has a {name} that cannot be read", "export it again"):
+        value = dataset.get(name)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        parts = list(value) if isinstance(value, pydicom.multival.MultiValue) else [value]
+        if not parts:
+            return None
+        numbers = tuple(float(part) for part in parts)
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        wanted = "one number" if count == 1 else f"{count} numbers"
+        raise UserError(f"{shown(path)} has the {name} {str(value)[:40]!r}; expected {wanted}. Export it again.")
+    return numbers
 
 
 def _decode(path: Path, dataset: Any, frame: int | None) -> np.ndarray:
-    if "PixelData" not in dataset and "FloatPixelData" not in dataset and "DoubleFloatPixelData" not in dataset:
-        raise UserError(f"{path} holds no picture (a report or a directory file?); leave it out.")
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return pydicom.pixels.pixel_array(dataset, index=frame)
+        return np.asarray(pydicom.pixels.pixel_array(dataset, index=frame))
     except Exception as error:  # pydicom and its decoder plug-ins raise many kinds for bad pixel data
         if syntax.is_compressed:
             raise UserError(
-                f"{path} is compressed ({syntax.name}) and cannot be unpacked here; "
+                f"{shown(path)} is compressed ({syntax.name}) and cannot be unpacked here; "
                 "convert it to uncompressed DICOM first, for example with gdcmconv --raw."
             ) from error
-        raise UserError(f"{path} is damaged or cut short; copy or export it again.") from error
+        raise UserError(f"{shown(path)} is damaged or cut short; copy or export it again.") from error
 
 
 def _grey(

@@ -1,13 +1,17 @@
 """One picture with the range of values it came in, and the way to [0, 1] and back."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from scanfuse.errors import UserError
+from scanfuse.foreign import shown
 
 __all__ = [
+    "MAX_BYTES",
+    "MAX_FILE",
     "MAX_PIXELS",
     "Image",
     "check_size",
@@ -15,12 +19,17 @@ __all__ = [
     "finite_range",
     "flatten_alpha",
     "from_unit",
-    "pick_slice",
     "to_unit",
 ]
 
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before decoding: a few kilobytes can unpack to more than the memory holds."""
+
+MAX_BYTES = 1_000_000_000
+"""The same for pictures of many channels or deep ones: what one picture may take unpacked."""
+
+MAX_FILE = 4_000_000_000
+"""The largest file that is opened, in bytes: some formats are read whole for one picture of many."""
 
 _FIXED_RANGE = {np.dtype(np.uint8): (0.0, 255.0), np.dtype(np.uint16): (0.0, 65535.0)}
 
@@ -94,25 +103,29 @@ def from_unit(array: np.ndarray, image: Image) -> np.ndarray:
     return values.astype(image.pixels.dtype)
 
 
-def check_size(path: Path, height: int, width: int) -> None:
-    """Raises UserError for a picture without pixels or above `MAX_PIXELS`; called before decoding."""
+def check_size(path: Path, height: int, width: int, *, pixel_bytes: int = 1) -> None:
+    """Refuses what a header claims before anything is allocated for it.
+
+    Args:
+        path: the file, for the message.
+        height, width: in pixels.
+        pixel_bytes: of one pixel with all its channels, unpacked.
+
+    Raises:
+        UserError: no pixels, more than `MAX_PIXELS`, or more than `MAX_BYTES`.
+    """
     if height < 1 or width < 1:
-        raise UserError(f"{path} has no pixels ({height} x {width}); remove it or export it again.")
+        raise UserError(f"{shown(path)} has no pixels ({height} x {width}); remove it or export it again.")
     if height * width > MAX_PIXELS:
         raise UserError(
-            f"{path} claims {height} x {width} pixels, more than the {MAX_PIXELS // 10**6} million allowed; "
+            f"{shown(path)} claims {height} x {width} pixels, more than the {MAX_PIXELS // 10**6} million allowed; "
             "if it is genuine, cut or shrink it first."
         )
-
-
-def pick_slice(path: Path, slice_index: int | None, count: int) -> int:
-    """The slice to read, by default the middle one (count // 2); UserError if it is not in the file."""
-    if slice_index is None:
-        return count // 2
-    if not 0 <= slice_index < count:
-        has = "has one slice, so only 0" if count == 1 else f"has slices 0 to {count - 1}"
-        raise UserError(f"{path} {has}; slice {slice_index} was asked for.")
-    return slice_index
+    if height * width * pixel_bytes > MAX_BYTES:
+        raise UserError(
+            f"{shown(path)} claims {height} x {width} pixels of {pixel_bytes} bytes, more than the "
+            f"{MAX_BYTES // 10**6} MB allowed; if it is genuine, cut or shrink it first."
+        )
 
 
 def flatten_alpha(pixels: np.ndarray) -> np.ndarray:
@@ -140,10 +153,12 @@ def finish(
     """Builds the `Image`: native byte order, range by dtype unless `limits` gives it, equal channels as grey.
 
     Raises:
-        UserError: no pixels, a shape that is no picture, or no finite value at all.
+        UserError: no pixels, a shape that is no picture, values that are no numbers, or none finite.
     """
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-        raise UserError(f"{path} holds an array of shape {pixels.shape}; expected one grey or RGB picture.")
+        raise UserError(f"{shown(path)} holds an array of shape {pixels.shape}; expected one grey or RGB picture.")
+    if pixels.dtype.kind not in "uif":
+        raise UserError(f"{shown(path)} holds values of the type {pixels.dtype}; expected whole or real numbers.")
     check_size(path, pixels.shape[0], pixels.shape[1])
     pixels = np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("="), copy=False))
     if pixels.dtype == np.float16:
@@ -156,9 +171,12 @@ def finish(
 
 
 def finite_range(path: Path, values: np.ndarray) -> tuple[float, float]:
-    """Smallest and largest finite value; UserError if there is none."""
+    """Smallest and largest finite value; UserError if there is none, or if their difference overflows."""
     if np.issubdtype(values.dtype, np.floating):
         values = values[np.isfinite(values)]
     if values.size == 0:
-        raise UserError(f"{path} holds no finite value (all not-a-number or infinite); export it again.")
-    return float(values.min()), float(values.max())
+        raise UserError(f"{shown(path)} holds no finite value (all not-a-number or infinite); export it again.")
+    low, high = float(values.min()), float(values.max())
+    if not math.isfinite(high - low):
+        raise UserError(f"{shown(path)} has values from {low:.3g} to {high:.3g}, which are damaged; export it again.")
+    return low, high

@@ -15,7 +15,7 @@ from opening import open_studies
 from scanfuse.cli import main
 from scanfuse.data.folds import with_fold
 from scanfuse.verbs.predict import load
-from scanfuse.tasks.classify import Task
+from scanfuse.tasks.classify.classes import Classes
 from whole_jobs import FOLDS, Capture, fails, fold_command
 
 
@@ -302,7 +302,7 @@ def test_the_report_shows_no_threshold_where_each_fold_has_its_own(
 def test_data_are_checked_as_they_will_be_trained_on(all_train: Path, tmp_path: Path, capsys: Capture) -> None:
     """Two patients with the same picture are an error in the fold that parts them only."""
     table = pd.read_csv(all_train, dtype=str, keep_default_na=False)
-    whole, labels = open_studies(all_train), Task("binary", ("abnormal",)).targets
+    whole, labels = open_studies(all_train), Classes("binary", ("abnormal",)).targets
     folds = [with_fold(whole, labels, folds=4, fold=number).table.set_index("id")["split"] for number in range(4)]
     roles = pd.concat(folds, axis=1)
     a = roles.index[0]
