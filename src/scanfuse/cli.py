@@ -214,6 +214,7 @@ def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
 @click.option("--out", type=_FOLDER, default=None, help="folder for tables and pictures (default RUN/evaluation)")
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
+@click.option("--each-missing", is_flag=True, help="also with each input missing in turn")
 @click.option("--by", multiple=True, metavar="COLUMN", help="also by subgroup: a column of the data (repeatable)")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
@@ -224,6 +225,7 @@ def _evaluate(
     out: Path | None,
     pictures: int,
     ensemble: bool,
+    each_missing: bool,
     by: tuple[str, ...],
     device: str,
     quiet: bool,
@@ -248,6 +250,7 @@ def _evaluate(
         pictures=pictures,
         ensemble=ensemble,
         by=by,
+        each_missing=each_missing,
         quiet=quiet,
     )
     if not quiet:

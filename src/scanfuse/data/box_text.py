@@ -1,8 +1,8 @@
 """Boxes as the target text of a manifest, so that they are split, hashed, recorded and compared like any target.
 
-    ""                                       not annotated
-    "none"                                   annotated, and nothing is there
-    "person 12 30.5 40 96; car 0 44 80 90 difficult"    class, left, top, right, bottom in pixels, and flags
+""                                       not annotated
+"none"                                   annotated, and nothing is there
+"person 12 30.5 40 96; car 0 44 80 90 difficult"    class, left, top, right, bottom in pixels, and flags
 """
 
 import numpy as np

@@ -17,8 +17,8 @@ Parameters with three classes, millions; in brackets the published count where t
       the same without fusion blocks (`add`)              %(add)s [117.2]   with SSCS alone %(sscs)s [138.0]
     tiny    v8 n, 2 DSSF at P3 to P5, for demonstrations  %(tiny)s
 
-The published increments of SSCS (20.8 M) and of eight DSSF (149.6 M) are met exactly; the base of 117.2 M is not (about
-3 M of it are unexplained; nine bottlenecks at P2 and P3 would fit).
+The published increments of SSCS (20.8 M) and of eight DSSF (149.6 M) are met exactly; the base of 117.2 M is not: about
+3 M of it are unexplained (nine bottlenecks at P2 and P3 would fit).
 
 Plain methods behind the same switch, on the same streams: `add` (no blocks), `rgb` and `ir` (one stream).
 
@@ -40,7 +40,6 @@ Source: W. Dong et al., "Fusion-Mamba for Cross-modality Object Detection", arXi
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -175,7 +174,7 @@ class Model(nn.Module):
         """Level -> joint map of both sensors, or the map of the only one."""
         feeds_back = self.config.propagate and len(self.blocks) > 0
         if feeds_back:
-            steps: Any = zip(*(self.streams[name].stages for name in images), strict=True)  # type: ignore[misc]
+            steps: Any = zip(*(self.streams[name].stages for name in images), strict=True)
         else:
             steps = zip(*(self.streams[name](image) for name, image in images.items()), strict=True)
         maps = list(images.values())
@@ -244,8 +243,8 @@ class System:
         self.task = Detection(config.task, loss=config.loss, selection=config.selection)
         if config.model.num_classes != len(self.task.classes):
             raise UserError(
-                f"The network has {config.model.num_classes} classes, but the task has {len(self.task.classes)}: leave "
-                "--num-classes and --classes to the data."
+                f"The network has {config.model.num_classes} classes, but the task has {len(self.task.classes)}: "
+                "leave --num-classes and --classes to the data."
             )
         self.model = Model(config.model)
         self.data = BoxedPairs(

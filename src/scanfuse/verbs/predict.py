@@ -8,6 +8,7 @@ result.pixels                      # the fused image, in the range and depth of 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +76,44 @@ class Predictor:
         return self.system.task.finished(self.raw(batch))
 
     @torch.no_grad()
-    def raw(self, batch: dict[str, Any]) -> list[Any]:
-        """The raw results for a batch of the system's data set."""
-        return self.system.task.results(self.system.forward, to_device(batch, self.device))
+    def raw(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> list[Any]:
+        """The raw results for a batch of the system's data set; inputs in `without` count as missing."""
+        forward = partial(self.system.forward, without=without) if without else self.system.forward
+        return self.system.task.results(forward, to_device(batch, self.device))
 
-    def method(self, manifest: Manifest, *, quiet: bool = True) -> Method:
-        """The run on all samples of a manifest, as its task takes it."""
+    def method(
+        self,
+        manifest: Manifest,
+        *,
+        without: frozenset[str] = frozenset(),
+        each_missing: bool = False,
+        quiet: bool = True,
+    ) -> Method:
+        """The run on all samples of a manifest, as its task takes it.
+
+        Args:
+            manifest: the samples.
+            without: inputs that count as missing.
+            each_missing: also the run without each input in turn.
+            quiet: no progress.
+
+        Raises:
+            UserError: the system does not know missing inputs, or its task has no table of them.
+        """
+        if each_missing and not (
+            systems.ability(self.system, "missing_inputs") and systems.ability(self.system.task, "shows_missing")
+        ):
+            raise UserError(f"{self.system.config.system} has no table with inputs missing.")
         data = self.system.data
         samples: Any = data.dataset(manifest, train=False)
         loader: DataLoader[Any] = DataLoader(samples, batch_size=self._at_once, collate_fn=data.collate)
         # Where a sample is a step of its own, the task shows how far all runs together are.
         steps = track(loader, "predicting", len(loader), transient=True, disable=quiet or data.mixed_sizes)
-        return Method(self.system.task, ((batch, self.raw(batch)) for batch in steps))
+        lacking = {
+            name: self.method(manifest, without=frozenset([name]), quiet=quiet)
+            for name in (self.modalities if each_missing else ())
+        }
+        return Method(self.system.task, ((batch, self.raw(batch, without)) for batch in steps), lacking)
 
     def each(self, manifest: Manifest) -> Iterator[Any]:
         """Raw results of all samples in order; a sample that cannot be read is a `Failure`."""

@@ -82,6 +82,24 @@ class BoxSettings(Section):
     ir_dropout: float = Field(0.0, ge=0, le=1, description="chance that training takes infrared away")
     cache_mb: float = Field(1024.0, ge=0, description="memory for decoded pictures, per worker")
 
+    def open(self, root: Path, *, split: bool = True) -> Manifest:
+        """The pairs under `root`; without a split annotations are read where there are any."""
+        train = 1 - self.val_fraction - self.test_fraction
+        if train <= 0:
+            raise UserError(
+                "val_fraction and test_fraction leave nothing to train on: together they must be below 1."
+            )
+        request = Request(
+            modalities=SENSORS,
+            split=self.split if split else "none",
+            seed=self.split_seed,
+            fractions={"train": train, "val": self.val_fraction, "test": self.test_fraction},
+            group_pattern=self.group_pattern,
+            incomplete="error" if split else "keep",
+        )
+        options = dict(text.partition("=")[::2] for text in self.options)
+        return open_manifest(root, KIND, request, self.layout, options=options)
+
 
 class BoxedPairs:
     """The input kind: see `scanfuse.data.inputs.Inputs`. It can also draw a batch.
@@ -102,24 +120,7 @@ class BoxedPairs:
         self.modalities = SENSORS
 
     def open(self, root: Path, *, split: bool = True) -> Manifest:
-        return self.settings_open(self.settings, root, split=split)
-
-    @staticmethod
-    def settings_open(settings: BoxSettings, root: Path, *, split: bool = True) -> Manifest:
-        """The pairs under `root`; without a split annotations are read where there are any."""
-        if settings.val_fraction + settings.test_fraction >= 1:
-            raise UserError("val_fraction and test_fraction leave nothing to train on: together they must be below 1.")
-        train = 1 - settings.val_fraction - settings.test_fraction
-        request = Request(
-            modalities=SENSORS,
-            split=settings.split if split else "none",
-            seed=settings.split_seed,
-            fractions={"train": train, "val": settings.val_fraction, "test": settings.test_fraction},
-            group_pattern=settings.group_pattern,
-            incomplete="error" if split else "keep",
-        )
-        options = dict(text.partition("=")[::2] for text in settings.options)
-        return open_manifest(root, KIND, request, settings.layout, options=options)
+        return self.settings.open(root, split=split)
 
     def check(self, root: Path) -> list[check.Finding]:
         return check.check(lambda split: self.open(root, split=split), is_registered=True)
@@ -129,7 +130,9 @@ class BoxedPairs:
 
     def restore(self, fitted: Fitted) -> None:
         if fitted:
-            raise UserError("The run stores fitted values, but boxed pairs have none; it was made by another program.")
+            raise UserError(
+                "The run stores fitted values, but boxed pairs have none; it was made by another program."
+            )
 
     def dataset(self, manifest: Manifest, *, train: bool) -> "BoxedPairDataset":
         return BoxedPairDataset(

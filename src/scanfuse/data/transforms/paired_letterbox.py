@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from scanfuse.data.transforms.pair import Pair, canvases, kept, paste
-from scanfuse.errors import UserError
 from scanfuse.data.transforms.placement import Placement, letterboxed
+from scanfuse.errors import UserError
 
 __all__ = ["letterbox", "place_in", "to_input", "to_picture"]
 

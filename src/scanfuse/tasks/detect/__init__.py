@@ -82,6 +82,7 @@ class Detection:
 
     words = Words("images", "scenes")
     headline = ("map", "map50", "map75", "miss_rate")
+    shows_missing = True
 
     def __init__(self, settings: DetectionSettings, *, loss: DetectionLoss, selection: Selection) -> None:
         self.settings, self.loss_settings, self.selection = settings, loss, selection
@@ -214,7 +215,7 @@ class Detection:
     def describe(self, result: Found) -> str:
         """How many of each class there are."""
         found = result.above(self.thresholds)
-        counts = np.bincount(found.classes, minlength=len(self.classes)) if len(found) else []
+        counts = np.bincount(found.classes, minlength=len(self.classes))
         said = [f"{count} {name}" for name, count in zip(self.classes, counts, strict=False) if count]
         return ", ".join(said) or "nothing found"
 
@@ -247,9 +248,7 @@ class Detection:
         return [("Finds", ", ".join(classes))] if classes else []
 
     @staticmethod
-    def counts(
-        split: pd.DataFrame, names: Sequence[str], config: Mapping[str, Any]
-    ) -> list[tuple[str, list[str]]]:
+    def counts(split: pd.DataFrame, names: Sequence[str], config: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         """Boxes of every class by split."""
         classes = config.get("task", {}).get("classes", [])
         parts = [split.loc[split["split"] == name, "target"] for name in names]

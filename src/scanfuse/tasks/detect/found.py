@@ -1,4 +1,4 @@
-"""A result of detection: the boxes of a sample, which cell of the network each came from, and where its pictures are."""
+"""A result of detection: the boxes of a sample, the cell of the network that each came from, and its pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

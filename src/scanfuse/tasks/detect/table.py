@@ -1,17 +1,20 @@
-"""The tables of detectors: average precision over all images, by class, size and subgroup, with intervals over scenes.
+"""The tables of detectors: average precision, by class, size and subgroup, with intervals over scenes.
 
 A statistic is a function of how often every image was drawn, so the intervals resample whole scenes without matching
 anything again (`scanfuse.metrics.detection.average_precision`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from scanfuse.data.manifest import COLUMNS, Manifest
 from scanfuse.errors import UserError
 from scanfuse.metrics.detection.average_precision import summary
+from scanfuse.metrics.detection.confusion import confusion
+from scanfuse.metrics.detection.curves import precision_recall
 from scanfuse.metrics.detection.matching import Matches, match
 from scanfuse.metrics.detection.miss_rate import MissMatches, log_average_miss_rate, match_misses
 from scanfuse.stats.cluster_bootstrap import Statistic, Weights, cluster_differences, cluster_intervals
@@ -20,7 +23,7 @@ from scanfuse.tables import Cell, Comparisons, Evaluation, Row
 from scanfuse.tasks.detect.detections import image_boxes
 from scanfuse.tasks.detect.found import Found
 
-__all__ = ["BETTER", "Scored", "comparisons", "evaluated"]
+__all__ = ["BETTER", "CURVES", "Scored", "comparisons", "evaluated"]
 
 BETTER = {
     "map": "higher",
@@ -33,7 +36,10 @@ BETTER = {
     "miss_rate": "lower",
 }
 _MOST_GROUPS = 20
+CURVES = "curves.json"
+"""What the report draws of an evaluation."""
 _REPEATS = 1000
+_CONFIDENCE = 0.25
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Scored:
         return [result.group for result in self.results]
 
     def statistic(self, classes: tuple[str, ...], only: np.ndarray | None = None) -> Statistic:
-        """All metrics as a function of weights of the images, those of `only` (a mask) alone; "<class>/<metric>" too."""
+        """All metrics as a function of weights of the images, those of the mask `only`; "<class>/<metric>" too."""
 
         def of_weights(weights: Weights) -> dict[str, np.ndarray]:
             drawn = weights if only is None else weights * only
@@ -126,12 +132,12 @@ def evaluated(
         evaluation.parts[f"with a sensor missing{where}"] = _evaluation(
             split, first, list(together), dict.fromkeys(better, "none"), shown
         )
+    title, best = next(iter(scored.items()))
+    evaluation.records[CURVES] = _curves(title, best, classes)
     return evaluation
 
 
-def comparisons(
-    scored: Mapping[str, Scored], classes: tuple[str, ...], samples: Manifest, split: str
-) -> Comparisons:
+def comparisons(scored: Mapping[str, Scored], classes: tuple[str, ...], samples: Manifest, split: str) -> Comparisons:
     """Every method against the first: paired bootstrap over scenes, with Holm's correction over methods."""
     reference, *others = scored
     base = scored[reference]
@@ -189,6 +195,17 @@ def _evaluation(
     )
 
 
+def _curves(method: str, scored: Scored, classes: tuple[str, ...]) -> dict[str, Any]:
+    """What the report draws: precision at 101 recalls (empty without an object), and the confusion matrix."""
+    curves = {name: precision_recall(scored.matches, label) for label, name in enumerate(classes)}
+    return {
+        "method": method,
+        "precision": {name: curve.at_recalls.tolist() if curve.score.size else [] for name, curve in curves.items()},
+        "confidence": _CONFIDENCE,
+        "confusion": confusion(scored.matches, confidence=_CONFIDENCE)[0].tolist(),
+    }
+
+
 def _columns(samples: Manifest, asked: Sequence[str]) -> list[str]:
     further = [name for name in map(str, samples.table) if name not in (*COLUMNS, *samples.modalities)]
     for name in asked:
@@ -228,11 +245,7 @@ def _notes(scored: Scored, classes: tuple[str, ...]) -> list[str]:
     scenes = len(set(scored.groups))
     if scenes < 20:
         notes.append(f"only {scenes} scene(s): the intervals are too narrow and say little about others")
-    absent = [
-        name for name, each in zip(classes, scored.matches.classes, strict=True) if not each.num_true[0].any()
-    ]
+    absent = [name for name, each in zip(classes, scored.matches.classes, strict=True) if not each.num_true[0].any()]
     if absent:
         notes.append(f"no object of {', '.join(absent)}: left out of the means")
     return notes
-
-

@@ -48,8 +48,8 @@ def save(result: Found, thresholds: Sequence[float], folder: Path) -> list[Path]
 
 
 def write_all(found: Iterable[Found | Failure], thresholds: Sequence[float], folder: Path) -> list[Path]:
-    """Writes predictions.csv (a row per box, failures as rows), predictions.json and dataset.json in COCO's forms, and
-    a picture of every sample under pictures/; returns the table and the JSON."""
+    """Writes predictions.csv (a row per box, failures as rows), COCO's predictions.json and dataset.json, and a
+    picture of every sample under pictures/; returns the table and the JSON."""
     rows: list[dict[str, Any]] = []
     kept = []
     for each in found:
