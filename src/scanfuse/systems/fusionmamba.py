@@ -13,12 +13,15 @@ share their parameters between the sensors. What comes out goes on into both str
 
 Parameters with three classes, millions; in brackets the published count where there is one:
 
-    paper   v8 streams with 1024 channels at P5, 8 DSSF   %(paper)s [287.6]
-      the same without fusion blocks (`add`)              %(add)s [117.2]   with SSCS alone %(sscs)s [138.0]
-    tiny    v8 n, 2 DSSF at P3 to P5, for demonstrations  %(tiny)s
+    paper   v8 streams with 1024 channels at P5, 8 DSSF   284.62  [287.6]
+      without fusion blocks (`add`)                       114.22  [117.2]
+      SSCS alone, DSSF alone                              135.01  [138.0]    263.83  [266.8]
+    n, s, m, l   stock streams, 2 DSSF at P3 to P5          8.51    31.55    60.38    89.28
+      without fusion blocks                                 4.28    16.22    37.71    63.44
+    tiny    n with 4 states, for demonstrations             6.14
 
-The published increments of SSCS (20.8 M) and of eight DSSF (149.6 M) are met exactly; the base of 117.2 M is not: about
-3 M of it are unexplained (nine bottlenecks at P2 and P3 would fit).
+The published increments of SSCS (20.8 M) and of eight DSSF (149.6 M) are met exactly. The base of 117.2 M is not: 3.0 M
+of it are unexplained (nine bottlenecks at P2 and P3 would fit).
 
 Plain methods behind the same switch, on the same streams: `add` (no blocks), `rgb` and `ir` (one stream).
 
