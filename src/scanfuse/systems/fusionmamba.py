@@ -20,7 +20,7 @@ Parameters with three classes, millions; in brackets the published count where t
       without fusion blocks                                 4.28    16.22    37.71    63.44
     tiny    n with 4 states, for demonstrations             6.14
 
-The published increments of SSCS (20.8 M) and of eight DSSF (149.6 M) are met exactly. The base of 117.2 M is not: 3.0 M
+The published increments of SSCS (20.8 M) and eight DSSF (149.6 M) are met exactly. The base of 117.2 M is not: 3.0 M
 of it are unexplained (nine bottlenecks at P2 and P3 would fit).
 
 Plain methods behind the same switch, on the same streams: `add` (no blocks), `rgb` and `ir` (one stream).
