@@ -12,6 +12,7 @@ from scanfuse.data.boxed_pairs import BoxedPairs, leaks, read_annotations
 from scanfuse.data.layouts import Request
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.splits import FRACTIONS, assign, cut_validation
+from scanfuse.errors import UserError
 
 __all__ = ["ClassOptions", "manifest_of_pairs"]
 
@@ -38,18 +39,17 @@ def manifest_of_pairs(found: BoxedPairs, request: Request, *, classes: Sequence[
     found = found.only(classes)
     annotations, tally = read_annotations(found)
     targets = {id: text_of(each.boxes) for id, each in annotations.items()}
-    split = {"val": "val", "train": "train", "test": "test", "": ""}
     columns = {
         "id": [pair.id for pair in found.pairs],
         "group": [pair.group for pair in found.pairs],
-        "split": [split[pair.split] if request.split != "none" else "" for pair in found.pairs],
+        "split": [pair.split if request.split != "none" else "" for pair in found.pairs],
         "target": [targets.get(pair.id, "") for pair in found.pairs],
         "rgb": [str(pair.rgb) for pair in found.pairs],
         "ir": [str(pair.ir) for pair in found.pairs],
         "time": [pair.condition for pair in found.pairs],
     }
     table = pd.DataFrame(columns, dtype=str)
-    notes = [*found.notes, *tally.notes]
+    notes = [*found.notes, *tally.notes()]
     shared = leaks(found.pairs) if request.split != "none" else ()
     if shared:
         notes.insert(0, f"leaky: {len(shared)} scene(s) are in more than one given split, such as {shared[0]}")
@@ -57,9 +57,13 @@ def manifest_of_pairs(found: BoxedPairs, request: Request, *, classes: Sequence[
     if request.split == "none":
         return manifest
     if not (table["split"] != "").any():
-        return assign(manifest, request.fractions or FRACTIONS, request.seed)
+        if request.split == "published":
+            raise UserError("This data set has no published split; leave --split out, or give lists.")
+        by_time = replace(manifest, table=table.assign(target=table["time"]))  # day and night in every part
+        filled = assign(by_time, request.fractions or FRACTIONS, request.seed)
+        return replace(filled, table=filled.table.assign(target=table["target"]))
     if "val" not in set(table["split"]) and "train" in set(table["split"]):
-        cut = cut_validation(table.assign(target=""), seed=request.seed)["split"]
+        cut = cut_validation(table.assign(target=table["time"]), seed=request.seed)["split"]
         return replace(
             manifest,
             table=table.assign(split=cut.to_numpy()),

@@ -12,7 +12,9 @@ from pathlib import Path
 from scanfuse.data.annotations import SUFFIXES, coco, yolo
 from scanfuse.data.boxed_pairs import BoxedPair, BoxedPairs
 from scanfuse.data.boxes import ClassMap
-from scanfuse.data.manifest import check_groups, read_csv
+from scanfuse.data.layouts import Request
+from scanfuse.data.layouts._boxed import ClassOptions, manifest_of_pairs
+from scanfuse.data.manifest import Manifest, check_groups, read_csv
 from scanfuse.errors import UserError
 
 LAYOUT = (
@@ -24,20 +26,31 @@ HOW_TO_GET = "write a manifest.csv; paths are relative to it"
 EXPECTED: dict[str, tuple[int, int]] = {}
 RANK = 8
 KIND = "boxed_pairs"
+PHANTOM = "boxed_manifest"
 COLUMNS = ("id", "group", "rgb", "ir", "boxes")
 FURTHER = ("split", "boxes_ir", "condition")
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if the csv file is there and has the columns rgb, ir and boxes; never for plain registered pairs."""
+Options = ClassOptions
+
+
+def matches(root: Path, request: Request) -> bool:
+    """True if the csv file is there and has the columns rgb, ir and boxes."""
     file = _file(root)
-    if pair or not file.is_file() or file.suffix.lower() != ".csv":
+    if not file.is_file() or file.suffix.lower() != ".csv":
         return False
     _, table = read_csv(file)
     return {"rgb", "ir", "boxes"} <= {str(name).lower() for name in table}
 
 
-def read(root: Path, *, classes: Sequence[str] = ()) -> BoxedPairs:
+def read(root: Path, request: Request, options: Options) -> Manifest:
+    """One row per pair, its boxes as target; see `list_pairs`."""
+    request.refuse("boxed_manifest", "group_pattern")
+    found = list_pairs(root)
+    return manifest_of_pairs(found, request, classes=options.classes)
+
+
+def list_pairs(root: Path, *, classes: Sequence[str] = ()) -> BoxedPairs:
     """One pair per row.
 
     Args:

@@ -7,10 +7,15 @@ train, val or test give the split; a single file gives none.
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from scanfuse.data.annotations import coco
 from scanfuse.data.boxed_pairs import BoxedPair, BoxedPairs, block_of, find_folder, paired_files
 from scanfuse.data.boxes import ClassMap
+from scanfuse.data.layouts import Request
+from scanfuse.data.layouts._boxed import ClassOptions, manifest_of_pairs
 from scanfuse.data.layouts.paired import group_of
+from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import stem
 from scanfuse.errors import UserError
 
@@ -23,19 +28,32 @@ HOW_TO_GET = "put both sensors' pictures into two folders under equal names and 
 EXPECTED: dict[str, tuple[int, int]] = {}
 RANK = 3
 KIND = "boxed_pairs"
+PHANTOM = "coco_pairs"
 VISIBLE = ("vis", "visible", "vi", "rgb")
 INFRARED = ("ir", "infrared", "thermal", "lwir")
 BLOCK = 100
 _SPLITS = {"train": "train", "val": "val", "test": "test"}
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if both folders and a .json file lie in `root`; never for plain registered pairs."""
+class Options(ClassOptions):
+    """What is read, and what a scene is."""
+
+    block: int = Field(BLOCK, ge=1, description="consecutive numbers that are taken as one scene")
+
+
+def matches(root: Path, request: Request) -> bool:
+    """True if both folders and a .json file lie in `root`."""
     both = find_folder(root, *VISIBLE) is not None and find_folder(root, *INFRARED) is not None
-    return not pair and both and bool(_files(root))
+    return both and bool(_files(root))
 
 
-def read(
+def read(root: Path, request: Request, options: Options) -> Manifest:
+    """One row per pair, its boxes as target; see `list_pairs`."""
+    found = list_pairs(root, block=options.block, group_pattern=request.group_pattern)
+    return manifest_of_pairs(found, request, classes=options.classes)
+
+
+def list_pairs(
     root: Path, *, classes: Sequence[str] = (), block: int = BLOCK, group_pattern: str | None = None
 ) -> BoxedPairs:
     """One pair per listed picture.

@@ -8,8 +8,13 @@ ends is not published, and the scene is taken as a block of 50 consecutive numbe
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from scanfuse.data.boxed_pairs import BoxedPair, BoxedPairs, block_of, find_folder, read_lines
 from scanfuse.data.boxes import ClassMap
+from scanfuse.data.layouts import Request
+from scanfuse.data.layouts._boxed import ClassOptions, manifest_of_pairs
+from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
 
 LAYOUT = (
@@ -28,18 +33,32 @@ EXPECTED = {"train": 4129, "test": 1013}
 """Split -> pairs; the published validation list is test here. The authors once wrote 4128."""
 RANK = 7
 KIND = "boxed_pairs"
+PHANTOM = "flir_aligned"
 CLASSES = ClassMap(("person", "car", "bicycle"), {"people": "person"}, ("dog", "other vehicle"))
 """A few boxes of dogs have stayed in the training annotations; published results leave them out."""
 BLOCK = 50
 _LISTS = {"train": "align_train.txt", "test": "align_validation.txt"}
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if JPEGImages and a list lie in `root` or in its folder align; never for plain registered pairs."""
-    return not pair and _home(root) is not None
+class Options(ClassOptions):
+    """What is read, and what a scene is."""
+
+    block: int = Field(BLOCK, ge=1, description="consecutive numbers that are taken as one scene")
 
 
-def read(root: Path, *, classes: Sequence[str] = (), block: int = BLOCK) -> BoxedPairs:
+def matches(root: Path, request: Request) -> bool:
+    """True if JPEGImages and a list lie in `root` or in its folder align."""
+    return _home(root) is not None
+
+
+def read(root: Path, request: Request, options: Options) -> Manifest:
+    """One row per pair, its boxes as target; see `list_pairs`."""
+    request.refuse("flir_aligned", "group_pattern")
+    found = list_pairs(root, block=options.block)
+    return manifest_of_pairs(found, request, classes=options.classes)
+
+
+def list_pairs(root: Path, *, classes: Sequence[str] = (), block: int = BLOCK) -> BoxedPairs:
     """One pair per line of the lists; the validation list is test.
 
     Args:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from scanfuse.data.boxed_pairs import BoxedPair, BoxedPairs, find_folder, leaks, paired_files
 from scanfuse.data.boxes import ClassMap
+from scanfuse.data.layouts import Request
+from scanfuse.data.layouts._boxed import ClassOptions, manifest_of_pairs
+from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
 
 LAYOUT = "<root>/visible/{train,test}/*.jpg, infrared/{train,test}/*.jpg and Annotations/*.xml of the same names"
@@ -20,15 +23,26 @@ EXPECTED = {"train": (12025, 33648), "test": (3463, 7931)}
 """Published split -> (pairs, boxes)."""
 RANK = 6
 KIND = "boxed_pairs"
+PHANTOM = "llvip"
 CLASSES = ClassMap(("person",))
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if the folders of LAYOUT lie in `root` or in its folder LLVIP; never for plain registered pairs."""
-    return not pair and _home(root) is not None
+Options = ClassOptions
 
 
-def read(root: Path, *, classes: Sequence[str] = ()) -> BoxedPairs:
+def matches(root: Path, request: Request) -> bool:
+    """True if the folders of LAYOUT lie in `root` or in its folder LLVIP."""
+    return _home(root) is not None
+
+
+def read(root: Path, request: Request, options: Options) -> Manifest:
+    """One row per pair, its boxes as target; see `list_pairs`."""
+    request.refuse("llvip", "group_pattern")
+    found = list_pairs(root)
+    return manifest_of_pairs(found, request, classes=options.classes)
+
+
+def list_pairs(root: Path, *, classes: Sequence[str] = ()) -> BoxedPairs:
     """One pair per name; the published test set is test.
 
     Args:

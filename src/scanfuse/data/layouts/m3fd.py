@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import Field
+
 from scanfuse.data.boxed_pairs import (
     BoxedPair,
     BoxedPairs,
@@ -20,6 +22,9 @@ from scanfuse.data.boxed_pairs import (
     with_lists,
 )
 from scanfuse.data.boxes import ClassMap
+from scanfuse.data.layouts import Request
+from scanfuse.data.layouts._boxed import ClassOptions, manifest_of_pairs
+from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
 
 LAYOUT = "<root>/Vis/*.png, Ir/*.png and Annotation/*.xml of the same names"
@@ -32,17 +37,39 @@ EXPECTED = {"": (4200, 34407)}
 """(pairs, boxes); the 300 pairs for image fusion are a set of their own without boxes."""
 RANK = 6
 KIND = "boxed_pairs"
+PHANTOM = "m3fd"
 CLASSES = ClassMap(("person", "car", "bus", "motorcycle", "lamp", "truck"), {"people": "person"})
 """In the order of the annotation files; numbers differ between loaders, so only names are used."""
 BLOCK = 100
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if the folders of LAYOUT lie in `root` or in M3FD_Detection below it; never for plain registered pairs."""
-    return not pair and _home(root) is not None
+class Options(ClassOptions):
+    """What is read, and what a scene is."""
+
+    block: int = Field(BLOCK, ge=1, description="consecutive numbers that are taken as one scene")
+    scenes: str = Field("", description="text file with lines 'name scene' for every pair, instead of blocks")
+    train_list: str = Field("", description="text file of names for training; needs a test list too")
+    val_list: str = Field("", description="text file of names for validation")
+    test_list: str = Field("", description="text file of names for the test")
 
 
-def read(
+def matches(root: Path, request: Request) -> bool:
+    """True if the folders of LAYOUT lie in `root` or in M3FD_Detection below it."""
+    return _home(root) is not None
+
+
+def read(root: Path, request: Request, options: Options) -> Manifest:
+    """One row per pair, its boxes as target; see `list_pairs`."""
+    request.refuse("m3fd", "group_pattern")
+    given = {"train": options.train_list, "val": options.val_list, "test": options.test_list}
+    lists = {split: path for split, path in given.items() if path}
+    if lists and not {"train", "test"} <= set(lists):
+        raise UserError("Lists of M3FD come as train_list and test_list, val_list may stand beside them.")
+    found = list_pairs(root, block=options.block, scenes=options.scenes or None, lists=lists or None)
+    return manifest_of_pairs(found, request, classes=options.classes)
+
+
+def list_pairs(
     root: Path,
     *,
     classes: Sequence[str] = (),

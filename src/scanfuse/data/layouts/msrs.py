@@ -10,8 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from scanfuse.data.boxed_pairs import BoxedPair, BoxedPairs, block_of, find_folder, paired_files
 from scanfuse.data.boxes import ClassMap
+from scanfuse.data.layouts import Request
+from scanfuse.data.layouts._boxed import ClassOptions, manifest_of_pairs
+from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
 
 LAYOUT = (
@@ -26,6 +31,7 @@ EXPECTED = {"train": 1083, "test": 361}
 """Pairs of the published folders; how many of them have boxes depends on the label set."""
 RANK = 6
 KIND = "boxed_pairs"
+PHANTOM = "msrs"
 NAMES = ("person", "bicycle", "car")
 """What the class numbers of the files mean."""
 CLASSES = ClassMap(("person", "bicycle", "car"))
@@ -35,12 +41,28 @@ BLOCK = 20
 Labels = Literal["union", "visible", "infrared", "fusion"]
 
 
-def matches(root: Path, pair: tuple[str, ...] = ()) -> bool:
-    """True if vi, ir and labels lie in `root`, or in a folder train or test; never for plain registered pairs."""
-    return not pair and bool(_places(root))
+class Options(ClassOptions):
+    """What is read, and what a scene is."""
+
+    labels: Labels = Field("union", description="which set of boxes, or the union of visible and infrared")
+    block: int = Field(BLOCK, ge=1, description="consecutive numbers that are taken as one scene")
 
 
-def read(root: Path, *, classes: Sequence[str] = (), labels: Labels = "union", block: int = BLOCK) -> BoxedPairs:
+def matches(root: Path, request: Request) -> bool:
+    """True if vi, ir and labels lie in `root`, or in a folder train or test."""
+    return bool(_places(root))
+
+
+def read(root: Path, request: Request, options: Options) -> Manifest:
+    """One row per pair, its boxes as target; see `list_pairs`."""
+    request.refuse("msrs", "group_pattern")
+    found = list_pairs(root, labels=options.labels, block=options.block)
+    return manifest_of_pairs(found, request, classes=options.classes)
+
+
+def list_pairs(
+    root: Path, *, classes: Sequence[str] = (), labels: Labels = "union", block: int = BLOCK
+) -> BoxedPairs:
     """One pair per name; a name ends in D (day) or N (night).
 
     Args:

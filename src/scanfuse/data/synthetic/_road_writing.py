@@ -5,16 +5,35 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
+from scanfuse.config import Section
 from scanfuse.data.synthetic._film import encoded, save
 from scanfuse.data.synthetic._road import Frame, render
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
 
-__all__ = ["Truth", "grey_rgb", "moments", "save_picture", "save_text"]
+__all__ = ["RoadOptions", "Truth", "grey_rgb", "moments", "save_picture", "save_text"]
 
 MAX_FRAMES = 20
 """So that the frames of a scene fit into one block of numbers of every layout."""
+
+
+class RoadOptions(Section):
+    """What all writers of road scenes take beside the number of scenes."""
+
+    scenes: int = Field(120, ge=2, le=900, description="scenes of several frames each")
+    frames: int = Field(4, ge=1, le=MAX_FRAMES, description="frames of each scene")
+    size: int = Field(160, ge=64, le=1280, description="width in pixels; the height is 3/4 or 4/5 of it")
+    seed: int = Field(0, ge=0, description="seed of everything")
+    misalign: float = Field(
+        0.0, ge=0, le=64, description="infrared is shifted by up to so many pixels, alike in all frames of a scene"
+    )
+
+    @property
+    def values(self) -> tuple[int, int, int, int, float]:
+        """scenes, frames, size, seed, misalign."""
+        return self.scenes, self.frames, self.size, self.seed, self.misalign
 
 
 @dataclass

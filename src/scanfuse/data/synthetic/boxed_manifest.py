@@ -5,8 +5,11 @@ Infrared is PNG with the camera's counts (about 7200 to 9500). Three scenes in f
 
 from pathlib import Path
 
+from pydantic import Field
+
 from scanfuse.data.annotations import yolo
-from scanfuse.data.synthetic._road_writing import Truth, moments, save_picture, save_text
+from scanfuse.data.synthetic._folder import Facts, empty_folder
+from scanfuse.data.synthetic._road_writing import RoadOptions, Truth, moments, save_picture, save_text
 from scanfuse.files import write_text
 
 __all__ = ["CLASSES", "write"]
@@ -14,24 +17,25 @@ __all__ = ["CLASSES", "write"]
 CLASSES = ("person", "car", "bicycle")
 
 
-def write(
-    root: str | Path, *, scenes: int = 24, frames: int = 4, size: int = 160, seed: int = 0, misalign: float = 0.0
-) -> Path:
+class Options(RoadOptions):
+    """How many scenes, how large, and how well the sensors are registered."""
+
+    scenes: int = Field(120, ge=2, le=900, description="scenes of several frames each")
+
+
+FACTS = Facts(counted="scenes", seconds=0.3)
+
+
+def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
     """Writes <root>/manifest.csv, classes.txt and the folders rgb, ir and boxes; truth.csv beside them.
 
     The same arguments give the same bytes.
 
-    Args:
-        root: folder; made where it is missing.
-        scenes: 2 to 900.
-        frames: of each scene, 1 to 20.
-        size: width in pixels, 64 to 1280; the height is 3/4 of it.
-        seed: of everything.
-        misalign: infrared is shifted by up to so many pixels, the same in all frames of a scene.
-
     Raises:
-        UserError: a number out of range, or a folder that cannot be written.
+        UserError: a folder that is not empty or cannot be written.
     """
+    scenes, frames, size, seed, misalign = options.values
+    empty_folder(root)
     root, truth = Path(root), Truth()
     shape = (round(size * 0.75), size)
     rows = ["id,group,split,rgb,ir,boxes,condition"]

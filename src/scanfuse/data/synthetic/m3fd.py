@@ -7,33 +7,37 @@ are PNG, infrared as three equal channels, as in the published set; boxes carry 
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import Field
+
 from scanfuse.data.annotations import voc
 from scanfuse.data.layouts.m3fd import BLOCK, CLASSES
-from scanfuse.data.synthetic._road_writing import Truth, grey_rgb, moments, save_picture, save_text
+from scanfuse.data.synthetic._folder import Facts, empty_folder
+from scanfuse.data.synthetic._road_writing import RoadOptions, Truth, grey_rgb, moments, save_picture, save_text
 
 __all__ = ["write"]
 
 _PUBLISHED = {"person": "People"} | {name: name.capitalize() for name in CLASSES.classes if name != "person"}
 
 
-def write(
-    root: str | Path, *, scenes: int = 24, frames: int = 4, size: int = 160, seed: int = 0, misalign: float = 0.0
-) -> Path:
+class Options(RoadOptions):
+    """How many scenes, how large, and how well the sensors are registered."""
+
+    scenes: int = Field(120, ge=2, le=900, description="scenes of several frames each")
+
+
+FACTS = Facts(counted="scenes", seconds=0.3)
+
+
+def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
     """Writes <root>/M3FD_Detection/{Vis,Ir}/*.png and Annotation/*.xml; truth.csv beside them.
 
     The same arguments give the same bytes.
 
-    Args:
-        root: folder; made where it is missing.
-        scenes: 2 to 900.
-        frames: of each scene, 1 to 20.
-        size: width in pixels, 64 to 1280; the height is 3/4 of it.
-        seed: of everything.
-        misalign: infrared is shifted by up to so many pixels, the same in all frames of a scene.
-
     Raises:
-        UserError: a number out of range, or a folder that cannot be written.
+        UserError: a folder that is not empty or cannot be written.
     """
+    scenes, frames, size, seed, misalign = options.values
+    empty_folder(root)
     root = Path(root)
     home, truth = root / "M3FD_Detection", Truth()
     shape = (round(size * 0.75), size)
