@@ -73,7 +73,7 @@ class ModelConfig(Section):
 
     fusion: Literal["mamba", "add", "rgb", "ir"] = Field("mamba", description="how the two sensors are used")
     stream: Literal["yolo", "timm"] = Field("yolo", description="kind of the network that sees each sensor")
-    size: Literal["n", "s", "m", "l", "x", "paper"] = Field("s", description="of the YOLO networks")
+    network: Literal["n", "s", "m", "l", "x", "paper"] = Field("s", description="size of the YOLO networks")
     variant: yolo.Variant = Field("v8", description="v8: C2f blocks; v5: C3 blocks")
     timm_model: str = Field("resnet18", description="name of the streams in timm, for stream: timm")
     num_classes: int = Field(1, ge=1, le=10_000, description="classes; taken from the data")
@@ -101,9 +101,9 @@ class ModelConfig(Section):
     def yolo(self) -> YOLOConfig:
         """Sizes of streams, neck and head; of a timm stream those of the neck and head only."""
         known = yolo.SIZES if self.variant == "v8" else yolo.SIZES_V5
-        if self.size not in known:
-            raise UserError(f"There is no size {self.size!r} of {self.variant}; choose {', '.join(known)}.")
-        return known[self.size]
+        if self.network not in known:
+            raise UserError(f"There is no network {self.network!r} of {self.variant}; choose {', '.join(known)}.")
+        return known[self.network]
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -265,7 +265,7 @@ class System:
             size = yolov8_checkpoint.size_of(found.config)
             if size is None:
                 raise UserError(f"{file} is a YOLOv8 network of no published size, which --weights cannot take.")
-            model = model.model_copy(update={"size": size, "variant": "v8"})
+            model = model.model_copy(update={"network": size, "variant": "v8"})
         return config.model_copy(update={"task": task, "model": model})
 
     def start(self) -> str:
