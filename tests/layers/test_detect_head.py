@@ -16,6 +16,26 @@ def test_initial_biases() -> None:
         assert label[-1].bias.tolist() == pytest.approx([expected] * 4)
 
 
+@pytest.mark.parametrize(("distance", "cells"), [(None, 15.0), (2.0, 4.0), (0.5, 1.0), (7.0, 14.0)])
+def test_initial_boxes(distance: float | None, cells: float) -> None:
+    """Without an input only the biases speak: boxes of so many cells around every cell."""
+    head = DetectHead((8, 16, 24), num_classes=1, initial_distance=distance).eval()
+    with torch.no_grad():
+        boxes, scores = decode(head(*(torch.zeros(1, c, 2, 2) for c in (8, 16, 24))))
+    sides = boxes[0, :, 2:] - boxes[0, :, :2]
+    for level, stride in enumerate((8, 16, 32)):
+        torch.testing.assert_close(
+            sides[4 * level : 4 * level + 4], torch.full((4, 2), cells * stride), rtol=1e-5, atol=0
+        )
+    assert scores.max() < 0.02
+
+
+@pytest.mark.parametrize("distance", [0.0, 7.5])
+def test_an_initial_distance_that_cannot_be(distance: float) -> None:
+    with pytest.raises(ValueError, match=r"must lie between 0 and 7\.5 cells"):
+        DetectHead((8, 16, 24), num_classes=1, initial_distance=distance)
+
+
 @pytest.mark.parametrize(
     ("num_classes", "first", "box_dim", "class_dim"),
     [(3, 8, 64, 8), (80, 64, 64, 80), (200, 64, 64, 100), (3, 320, 80, 320)],

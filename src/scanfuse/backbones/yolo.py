@@ -165,18 +165,20 @@ class YOLO(nn.Module):
     """A detector of one image: backbone, neck and head; `decode` of `layers.detect_head` makes boxes of its maps.
 
     Args:
-        config: sizes. num_classes: n. in_channels: channels of the image.
+        config: sizes. num_classes: n. in_channels: channels of the image. initial_distance: see `DetectHead`.
 
     Shape:
         (b, in_channels, h, w) -> raw maps (b, 64 + n, h / s, w / s) of strides 8, 16, 32.
     """
 
-    def __init__(self, config: YOLOConfig, *, num_classes: int, in_channels: int = 3) -> None:
+    def __init__(
+        self, config: YOLOConfig, *, num_classes: int, in_channels: int = 3, initial_distance: float | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.backbone = YOLOBackbone(config, in_channels=in_channels)
         self.neck = PAN(config.dims, config.dims, num_blocks=config.neck_depth, block=config.block)
-        self.head = DetectHead(config.dims, num_classes=num_classes)
+        self.head = DetectHead(config.dims, num_classes=num_classes, initial_distance=initial_distance)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k _ _"], ...]:
         return self.head(*self.neck(*self.backbone(x)[1:]))

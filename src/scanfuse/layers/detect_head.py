@@ -30,8 +30,13 @@ class DetectHead(nn.Module):
     The last biases start at 1 (boxes) and at log(5 / (n (640 / s)^2)) (classes): five objects per image of 640
     pixels, so that the first steps are not spent on learning that most cells are empty.
 
+    The published start makes all distances equally likely, so that every box is R - 1 cells wide: 120 pixels at P3.
+    The assigner wants next to nothing of cells whose boxes overlap an object so little, and in small data with small
+    objects these may never be found. With `initial_distance` the boxes start at twice that many cells.
+
     Args:
         dims: channels of the maps, c_3 the first. num_classes: n. num_bins: R. strides: pixels per cell.
+        initial_distance: mean of the first distributions in cells, below (R - 1) / 2; None for the published start.
 
     Shape:
         one map (b, c, h, w) per level -> one raw map (b, 4 R + n, h, w) per level. `decode` makes boxes of them.
@@ -46,6 +51,7 @@ class DetectHead(nn.Module):
         num_classes: int,
         num_bins: int = 16,
         strides: Sequence[int] = STRIDES,
+        initial_distance: float | None = None,
     ) -> None:
         super().__init__()
         if len(dims) != len(strides):
@@ -60,6 +66,9 @@ class DetectHead(nn.Module):
         for box, label, stride in zip(self.boxes, self.classes, self.strides, strict=True):
             chance = _OBJECTS_PER_IMAGE / num_classes / (_IMAGE_SIDE / stride) ** 2
             nn.init.constant_(box[-1].bias, 1.0)  # type: ignore[index]
+            if initial_distance is not None:
+                with torch.no_grad():
+                    box[-1].bias.copy_(_falling(initial_distance, num_bins).repeat(4))  # type: ignore[index]
             nn.init.constant_(label[-1].bias, math.log(chance))  # type: ignore[index]
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
@@ -69,6 +78,19 @@ class DetectHead(nn.Module):
 
 def _branch(dim_in: int, dim: int, dim_out: int) -> nn.Sequential:
     return nn.Sequential(ConvNormAct(dim_in, dim, 3), ConvNormAct(dim, dim, 3), nn.Conv2d(dim, dim_out, 1))
+
+
+def _falling(mean: float, num_bins: int) -> Tensor:
+    """Logits -a k of the bins k = 0 .. R - 1 whose distribution has this mean."""
+    if not 0 < mean < (num_bins - 1) / 2:
+        raise ValueError(f"initial_distance is {mean}; it must lie between 0 and {(num_bins - 1) / 2:g} cells")
+    bins = torch.arange(num_bins, dtype=torch.float64, device="cpu")
+    low, high = 0.0, 50.0
+    for _ in range(60):
+        slope = (low + high) / 2
+        is_too_far = ((-slope * bins).softmax(0) * bins).sum().item() > mean
+        low, high = (slope, high) if is_too_far else (low, slope)
+    return (-low * bins).float()
 
 
 def flatten(raw: Sequence[Tensor], *, num_bins: int = 16) -> tuple[Tensor, Tensor]:

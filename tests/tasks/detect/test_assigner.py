@@ -104,7 +104,9 @@ def test_the_order_of_the_objects_does_not_matter() -> None:
     assert torch.equal(order[second.target[has]], first.target[has])
 
 
-@pytest.mark.parametrize("option", [{"topk": 2}, {"alpha": 2.0}, {"beta": 1.0}, {"small_boxes": "new"}])
+@pytest.mark.parametrize(
+    "option", [{"topk": 2}, {"alpha": 2.0}, {"beta": 1.0}, {"small_boxes": "new"}, {"floor": 0.1}]
+)
 def test_every_option_changes_the_assignment(option: dict[str, object]) -> None:
     boxes, scores, centres, targets = scene(1)
     assert not torch.equal(
@@ -152,6 +154,17 @@ def test_two_equal_objects_share_nothing() -> None:
     twice = Targets(*(part.repeat(2, *([1] * (part.dim() - 1))) for part in targets))
     one, two = assign(boxes, scores, centres, targets), assign(boxes, scores, centres, twice)
     assert torch.equal(one.target, two.target) and torch.equal(one.scores, two.scores)
+
+
+def test_an_object_that_is_hardly_overlapped_starves_with_the_published_floor() -> None:
+    """A box of 120 pixels around an object of 20, scored as at the start: 1 / 36 of overlap, to the sixth power."""
+    centres, boxes = torch.tensor([[64.0, 64]]), torch.tensor([[[4.0, 4, 124, 124]]])
+    target = Targets(torch.tensor([0]), torch.tensor([0]), torch.tensor([[54.0, 54, 74, 74]]))
+    published, low = (
+        assign(boxes, torch.full((1, 1, 1), 4e-4), centres, target, floor=floor).scores.item()
+        for floor in (1e-9, 1e-30)
+    )
+    assert low == pytest.approx(1 / 36, rel=1e-3) and 0 < published < 0.01 * low
 
 
 def test_fewer_cells_than_topk() -> None:

@@ -75,6 +75,7 @@ def test_float32_for_maps_of_16_bits_and_under_autocast(dtype: torch.dtype) -> N
         {"topk": 1},
         {"align_alpha": 3.0},
         {"align_beta": 1.0},
+        {"align_floor": 1.0},
         {"small_boxes": "new"},
     ],
 )

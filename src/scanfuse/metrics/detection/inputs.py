@@ -40,13 +40,14 @@ def checked(
     Raises:
         ValueError: lengths differ, a number is not finite, a box is turned inside out, a class is negative.
     """
+    labels = np.asarray(true_classes, np.int64).reshape(-1)
     parts = ImageBoxes(
         np.asarray(boxes, np.float64).reshape(-1, 4),
         np.asarray(scores, np.float64).reshape(-1),
         np.asarray(classes, np.int64).reshape(-1),
         np.asarray(true_boxes, np.float64).reshape(-1, 4),
-        np.asarray(true_classes, np.int64).reshape(-1),
-        np.zeros(np.size(true_classes), bool) if ignored is None else np.asarray(ignored, bool).reshape(-1),
+        labels,
+        np.zeros(len(labels), bool) if ignored is None else np.asarray(ignored, bool).reshape(-1),
     )
     if not len(parts.boxes) == len(parts.scores) == len(parts.classes):
         raise ValueError(

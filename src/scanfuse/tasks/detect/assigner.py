@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scanfuse.tasks.detect.boxes import overlap
 
-__all__ = ["SMALL_SIDE", "Assignment", "SmallBoxes", "Targets", "assign"]
+__all__ = ["FLOOR", "SMALL_SIDE", "Assignment", "SmallBoxes", "Targets", "assign"]
 
 SmallBoxes = Literal["old", "new"]
 """Which cells may answer for tiny boxes: "old", those whose centre is inside, which may be none; "new", those whose
@@ -17,7 +17,10 @@ centre is inside after sides under `SMALL_SIDE` have been widened to it."""
 SMALL_SIDE = 16.0
 """Pixels, the stride of the second level."""
 
-_EPS = 1e-9
+FLOOR = 1e-9
+"""Published: what is added to the largest align of an object where it divides."""
+
+_INSIDE = 1e-9
 
 
 class Targets(NamedTuple):
@@ -60,22 +63,28 @@ def assign(
     alpha: float = 0.5,
     beta: float = 6.0,
     small_boxes: SmallBoxes = "old",
+    floor: float = FLOOR,
 ) -> Assignment:
     """Gives each object the cells that already predict it best, and each cell at most one object.
 
         align = score^alpha overlap^beta,   score that of the object's class, overlap = max(CIoU, 0)
         candidates of an object: cells whose centre lies inside its box; of these the `topk` of largest align > 0
         a cell that several objects chose goes to the one with the largest overlap among all that it lies inside of
-        wanted score = align (largest overlap of the object's cells) / (largest align of the object's cells)
+        wanted score = align (largest overlap of the object's cells) / (largest align of the object's cells + floor)
 
     So the best cell of an object should score as well as its box fits, and the others less. An object without a
     candidate (smaller than a cell, without an area, or outside of the image) gets none.
+
+    align is the sixth power of an overlap. Where the first predictions are much larger than an object, it lies far
+    below the published floor of 1e-9; then nothing is wanted of the object's cells, and it stays unseen unless what
+    is learned from others carries over. Large data do that, a handful of images do not: with 1e-30 every object that
+    is overlapped at all is learned from the start. `DetectHead(initial_distance=2)` cures it from the other end.
 
     Args:
         boxes, scores: predictions in pixels and in (0, 1); their gradient is not taken.
         centres: of the cells, in pixels.
         targets: see `Targets`; possibly none.
-        topk, alpha, beta: as above.
+        topk, alpha, beta, floor: as above; floor > 0.
         small_boxes: see `SmallBoxes`.
 
     Source: Feng et al., "TOOD: Task-aligned One-stage Object Detection", ICCV 2021, as YOLOv8 has it. Only pairs of
@@ -99,7 +108,7 @@ def assign(
         own = (owner >= 0).nonzero()[:, 0]
         of = pair[owner[own], own % cells]
         most_align, most_fit = (_largest(part[of], owner[own], len(goal)) for part in (align, fit))
-        weight = align[of] * most_fit[owner[own]] / (most_align[owner[own]] + _EPS)
+        weight = align[of] * most_fit[owner[own]] / (most_align[owner[own]] + floor)
         wanted[own, targets.classes[owner[own]]] = weight
     return Assignment(owner.unflatten(0, (batch, cells)), wanted.unflatten(0, (batch, cells)))
 
@@ -112,7 +121,7 @@ def _inside(centres: Tensor, boxes: Tensor, small_boxes: SmallBoxes) -> Tensor:
         boxes = torch.cat([middle - half, middle + half], dim=1)
     after = centres[None] - boxes[:, None, :2]
     before = boxes[:, None, 2:] - centres[None]
-    return torch.minimum(after, before).amin(dim=-1) > _EPS
+    return torch.minimum(after, before).amin(dim=-1) > _INSIDE
 
 
 def _best_pairs(pair: Tensor, align: Tensor, topk: int) -> Tensor:

@@ -1,7 +1,7 @@
 """What a detector says about one sample, and its forms in files: COCO's JSON and table rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,16 +69,7 @@ class Detections:
     def above(self, score: float) -> "Detections":
         """The detections with at least this score."""
         kept = self.scores >= score
-        return Detections(
-            self.boxes[kept],
-            self.scores[kept],
-            self.classes[kept],
-            self.class_names,
-            self.size,
-            self.id,
-            self.group,
-            self.truth,
-        )
+        return replace(self, boxes=self.boxes[kept], scores=self.scores[kept], classes=self.classes[kept])
 
 
 def truth_of(boxes: ArrayLike, classes: ArrayLike, ignored: ArrayLike | None = None) -> Truth:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scanfuse.config import Section
 from scanfuse.layers.detect_head import STRIDES, boxes_from_distances, cell_centres, expected_distances, flatten
-from scanfuse.tasks.detect.assigner import SmallBoxes, Targets, assign
+from scanfuse.tasks.detect.assigner import FLOOR, SmallBoxes, Targets, assign
 from scanfuse.tasks.detect.boxes import distances_to_sides, overlap
 
 __all__ = ["DetectionLoss", "detection_loss", "distance_loss"]
@@ -25,6 +25,11 @@ class DetectionLoss(Section):
     topk: int = Field(10, ge=1, description="most cells that answer for an object")
     align_alpha: float = Field(0.5, ge=0, description="exponent of the class score in the choice of cells")
     align_beta: float = Field(6.0, ge=0, description="exponent of the overlap in the choice of cells")
+    align_floor: float = Field(
+        FLOOR,
+        gt=0,
+        description="1e-30: what the first predictions hardly overlap is learned in small data too",
+    )
     small_boxes: SmallBoxes = Field(
         "old", description="new: boxes under 16 pixels are widened to 16 for the choice of cells; old: as they are"
     )
@@ -51,7 +56,7 @@ def detection_loss(
 
     Args:
         raw: of `layers.detect_head.DetectHead`, one map per stride.
-        targets: all objects of the batch.
+        targets: all objects of the batch, on any device.
         settings: the defaults if None.
         num_bins: bins per side. strides: pixels per cell.
 
@@ -59,6 +64,7 @@ def detection_loss(
         {"loss", "box", "cls", "dfl"}: scalars; the last three with their gains but not times b.
     """
     chosen = settings or DetectionLoss()
+    targets = targets.to(raw[0].device)
     with torch.autocast(raw[0].device.type, enabled=False):
         maps = [level.float() if level.dtype in (torch.float16, torch.bfloat16) else level for level in raw]
         sides, logits = flatten(maps, num_bins=num_bins)
@@ -73,6 +79,7 @@ def detection_loss(
             alpha=chosen.align_alpha,
             beta=chosen.align_beta,
             small_boxes=chosen.small_boxes,
+            floor=chosen.align_floor,
         )
         total = assigned.scores.sum().clamp(min=1)
         classes = F.binary_cross_entropy_with_logits(logits, assigned.scores, reduction="sum") / total
