@@ -84,6 +84,13 @@ class ModelConfig(Section):
     rgb_to_ir: bool = Field(True, description="infrared takes in the states of RGB")
     propagate: bool = Field(True, description="the enhanced maps go on into the next stages")
     zero_init: bool = Field(False, description="output projections of the blocks start at zero")
+    initial_distance: float | None = Field(
+        None,
+        gt=0,
+        le=15,
+        description="cells from a cell to the sides of its box at the start; none as published, which is about 7; small "
+        "objects in small data need less, such as 2",
+    )
     d_state: int = Field(16, ge=1, le=256, description="states per channel of the blocks")
     expand: int = Field(2, ge=1, le=16, description="inner width of the blocks over their width")
 
@@ -150,7 +157,7 @@ class Model(nn.Module):
             self.add_module(level, nn.Identity())
         dims_in = (channels["p3"], channels["p4"], channels["p5"])
         self.neck = PAN(dims_in, sizes.dims, num_blocks=sizes.neck_depth, block=sizes.block)
-        self.head = DetectHead(sizes.dims, num_classes=config.num_classes)
+        self.head = DetectHead(sizes.dims, num_classes=config.num_classes, initial_distance=config.initial_distance)
 
     def _stream(self, sizes: YOLOConfig) -> YOLOBackbone | TimmPyramid:
         if self.config.stream == "timm":
