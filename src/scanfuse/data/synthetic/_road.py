@@ -154,8 +154,10 @@ def paint_frame(scene: Scene, frame: int, *, classes: Sequence[str], misalign: f
     nearer = [veil_of(thing, outline(thing, camera)) for thing in moved]
     found: list[tuple[str, Edges, Thing]] = []
     for place, thing in enumerate(moved):
-        hidden = covered(outline(thing, camera), nearer[place + 1 :])
-        if thing.kind in classes and hidden > 1 - _SEEN:
+        left, top, right, bottom = outline(thing, camera)
+        # Of what lies in the picture: the rest is not seen anyway.
+        inside = (max(left, picture[0]), max(top, picture[1]), min(right, picture[2]), min(bottom, picture[3]))
+        if thing.kind in classes and covered(inside, nearer[place + 1 :]) > 1 - _SEEN:
             continue
         found += [(*entry, thing) for entry in _put(view, thing, camera, street, fine, frame, picture, classes)]
     rgb = see_light(view, street, shared, shot=shot)

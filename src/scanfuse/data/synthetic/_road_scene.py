@@ -185,6 +185,8 @@ def veil_of(thing: Thing, box: Edges) -> Edges:
 def covered(box: Edges, others: Iterable[Edges]) -> float:
     """Share of a box that is covered by others, counted on a grid of 8 x 8 places."""
     left, top, right, bottom = box
+    if right <= left or bottom <= top:
+        return 0.0
     hit = None
     for other in others:
         if other[2] <= left or other[0] >= right or other[3] <= top or other[1] >= bottom:

@@ -1,6 +1,7 @@
 """Cars, buses and trucks: an outline from the side, drawn out to the vehicle's width, painted face by face."""
 
 import math
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from scanfuse.data.synthetic._road_brush import Brush, Camera, Paint, Place, Point
 
 __all__ = ["BODIES", "Body", "paint_vehicle"]
+
+Spot = Callable[[float, float, float], Place]
+"""From u, v (to its right) and y of a vehicle to the street."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,18 @@ def paint_vehicle(
     return _lights(brush, camera, body, place, {face[1] for face in faces}, lights, heat["light"])
 
 
-def _side(brush, camera, body, place, v, colour, glass, tyre, heat, shade) -> None:  # type: ignore[no-untyped-def]
+def _side(
+    brush: Brush,
+    camera: Camera,
+    body: Body,
+    place: Spot,
+    v: float,
+    colour: np.ndarray,
+    glass: Paint,
+    tyre: Paint,
+    heat: Mapping[str, float],
+    shade: float,
+) -> None:
     def on_side(points: tuple[Point, ...], out: float = 0.0) -> list[Point]:
         return camera.pixels([place(u, v * (1 + out), y) for u, y in points])
 
@@ -156,7 +171,9 @@ def _side(brush, camera, body, place, v, colour, glass, tyre, heat, shade) -> No
             brush.polygon(on_side(rim, 0.01), paint)
 
 
-def _lights(brush, camera, body, place, seen, lights, heat) -> list[tuple[Point, bool]]:  # type: ignore[no-untyped-def]
+def _lights(
+    brush: Brush, camera: Camera, body: Body, place: Spot, seen: Container[int], lights: bool, heat: float
+) -> list[tuple[Point, bool]]:
     found = []
     half = body.width / 2
     for number, is_front in ((body.rear, False), (body.front, True)):
