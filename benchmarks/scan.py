@@ -20,8 +20,8 @@ from torch import Tensor
 
 import scan_contenders
 import scan_map
-from scanfuse.verbs import bench
 from scanfuse.files import write_text
+from scanfuse.verbs import bench
 
 SIZES = ("1,384,3136,16", "4,192,3136,1", "1,256,4096,16", "1,96,16384,16")
 RESULTS = Path(__file__).parent / "results"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scanfuse.verbs import bench
 from scanfuse.layers.ss2d import SS2D
 from scanfuse.ops import routes, scan_routes
+from scanfuse.verbs import bench
 
 CHANNELS, STATES = 96, 16
 INNER = 2 * CHANNELS

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from flops import multiply_adds
-from scanfuse.verbs import bench
 from scanfuse.backbones import vmamba
 from scanfuse.backbones.vmamba import VMamba, load_checkpoint
 from scanfuse.files import write_text
 from scanfuse.ops.selective_scan import resolve_backend
 from scanfuse.systems import xfmamba
+from scanfuse.verbs import bench
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 OUT = Path(__file__).parent / "results" / "systems-cpu.md"

@@ -20,6 +20,7 @@ import tifffile
 import torch
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 from safetensors.torch import save_file
+from scanfuse.import_weights import import_vmamba
 
 from scanfuse.backbones.vmamba import VMamba, VMambaConfig
 from scanfuse.config import TrainConfig, build, read_yaml, write_yaml
@@ -28,7 +29,6 @@ from scanfuse.data.readers import SliceChoice, list_slices, read_image, write_im
 from scanfuse.data.readers.dicom import position_mm
 from scanfuse.errors import UserError
 from scanfuse.foreign import read_json
-from scanfuse.import_weights import import_vmamba
 from scanfuse.run import Run, file_digest
 
 _RANDOM = np.random.default_rng(0)

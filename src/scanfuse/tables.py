@@ -122,7 +122,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """All rows of a comparison, and on what it was made."""
+    """All rows of a comparison, and on what it was made; `who` is what groups are called."""
 
     reference: str
     split: str
@@ -230,7 +230,7 @@ def print_comparisons(found: Comparisons, console: Console | None = None) -> Non
 def write_comparisons(found: Comparisons, out: Path) -> None:
     """Writes comparison.md and comparison.json."""
     content = {**vars(found), "rows": [without_nan(vars(row)) for row in found.rows]}
-    del content["who"]
+    del content["who"]  # as with tables: how they are worded, the task knows
     write_text(out / "comparison.json", json.dumps(content, indent=2) + "\n")
     rows = [[row.run, row.metric, row.test, *_differences(row)] for row in found.rows]
     head = ["run", "metric", "test", "difference", "p", "p (Holm)"]

@@ -19,7 +19,8 @@ def split(run: Path) -> pd.DataFrame:
 
 
 def test_every_fold_is_a_run_and_validates_its_own_patients(bones_cv: Path) -> None:
-    assert sorted(path.name for path in bones_cv.iterdir()) == ["cross_validation.json", *FOLDS]
+    assert sorted(path.name for path in bones_cv.iterdir()) == ["cross_validation.json", *FOLDS, "report.html"]
+    assert all((bones_cv / name / "report.html").is_file() for name in FOLDS)
     splits = [split(bones_cv / name) for name in FOLDS]
     for number, name in enumerate(FOLDS):
         assert yaml.safe_load((bones_cv / name / "config.yaml").read_text())["folds"] == {

@@ -53,16 +53,16 @@ def test_imported_weights_start_a_training(
     text = capsys.readouterr().out
     assert "matched: " in text and "skipped: epoch" in text and f"--encoder-weights {weights}" in text
     started: dict[str, torch.Tensor] = {}
-    fit = train._Training.fit
+    fit = Training.fit
 
     def keep(self: Any) -> Any:
         started.update({name: tensor.clone() for name, tensor in self.system.model.encoder.state_dict().items()})
         return fit(self)
 
-    monkeypatch.setattr(train._Training, "fit", keep)
+    monkeypatch.setattr(Training, "fit", keep)
     command = ["train", "xfmamba", *TINY, "--data", str(bones), "--encoder-weights", str(weights), "--out", str(run)]
     assert main([*command, "--options", "validation_share=0.25"]) == 0
-    said = [record.getMessage() for record in caplog.records if record.name == "scanfuse.train"]
+    said = [record.getMessage() for record in caplog.records if record.name == "scanfuse.verbs.train"]
     assert len(said) == 1 and said[0].startswith(f"The encoder starts from {weights}: VMamba {flavour[:2]}")
     assert json_of(run / "run.json")["started_from"] == said[0]
     published = load_checkpoint(file)

@@ -42,7 +42,9 @@ def views_of(root: Path) -> dict[str, list[Path]]:
 
 def test_a_training_fills_the_run_folder(bones_run: Path) -> None:
     names = {"config.yaml", "model.safetensors", "run.json", "split.csv", "history.csv", "environment.json"}
-    assert names | {"checkpoint.pt", "decision.json", "evaluation", "report.html"} == set(os.listdir(bones_run))
+    assert names | {"checkpoint.pt", "decision.json", "evaluation", "report.html", ".lock"} == set(
+        os.listdir(bones_run)
+    )
     settings = yaml.safe_load((bones_run / "config.yaml").read_text())
     assert settings["task"] == {
         "kind": "binary",
@@ -53,7 +55,7 @@ def test_a_training_fills_the_run_folder(bones_run: Path) -> None:
     assert settings["model"]["num_outputs"] == 2
     record = json_of(bones_run / "run.json")
     assert record["started_from"].startswith("The encoder starts from random weights")
-    assert record["selected_by"] == "auroc"
+    assert (record["selected_by"], record["finished"]) == ("auroc", True)
     rows = history(bones_run)
     best = max(rows, key=lambda row: (float(row["val_auroc"]), -float(row["val_loss"])))
     assert record["best_epoch"] == int(best["epoch"])
@@ -289,7 +291,7 @@ def test_mistakes_are_one_line(bones_run: Path, bones: Path, tmp_path: Path, cap
     started = ["train", "xfmamba", *TINY, "--data", data, "--out", out]
 
     for arguments, message in (
-        (["predict", run, "--out", out], "give --view_a FILE --view_b FILE"),
+        (["predict", run, "--out", out], "give --view-a FILE --view-b FILE"),
         (["predict", run, "--view_a", str(tmp_path / "no.png"), "--out", out], "no.png"),
         (["predict", run, "--view_a", picture, "--data", data, "--out", out], "not both"),
         (["evaluate", run, "--data", str(tmp_path / "nowhere")], "does not exist"),
@@ -356,7 +358,7 @@ def test_what_the_encoder_starts_from_is_said(
 ) -> None:
     """Also random weights, also with --quiet. The training itself is skipped, and so is its report."""
     monkeypatch.setattr(Training, "fit", lambda self: self.run)
-    monkeypatch.setattr(cli, "_report_of", lambda run: run.path)
+    monkeypatch.setattr(cli, "_report_of", lambda path: path)
     assert main(["train", "xfmamba", *TINY, "--data", str(bones), "--out", str(tmp_path / "run")]) == 0
     said = [record.getMessage() for record in caplog.records if record.name == "scanfuse.verbs.train"]
     assert len(said) == 1 and said[0].startswith("The encoder starts from random weights")

@@ -98,7 +98,7 @@ class Asked:
 
     Attributes:
         split: which samples: test, val, train or all.
-        ensemble: also the mean of the runs.
+        ensemble: also the mean of the runs; asked only of a task that can join them.
         by: columns of the data whose values are subgroups.
         pictures: at most so many rows of a gallery, or examples to explain; 0 = none.
         quiet: no progress.

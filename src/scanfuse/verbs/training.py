@@ -16,8 +16,7 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-import scanfuse
-from scanfuse import systems
+from scanfuse import __version__, systems
 from scanfuse.config import TrainConfig
 from scanfuse.data.manifest import Manifest
 from scanfuse.device import to_device
@@ -254,7 +253,7 @@ class Training:
     def _record(self, row: dict[str, float], criterion: Criterion) -> dict[str, Any]:
         return {
             "system": self.system.config.system,
-            "scanfuse": scanfuse.__version__,
+            "scanfuse": __version__,
             "parameters": sum(p.numel() for p in self.system.model.parameters()),
             "best_epoch": self.state.best_epoch,
             "selected_by": criterion.by,

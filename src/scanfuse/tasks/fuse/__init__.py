@@ -175,7 +175,15 @@ class Fusion:
                 for (name, each), p in zip(found.items(), adjusted, strict=True)
             ]
         rows.sort(key=lambda row: others.index(row.run))
-        return Comparisons(reference, asked.split, evaluation.samples, evaluation.groups, rows, evaluation.notes)
+        return Comparisons(
+            reference,
+            asked.split,
+            evaluation.samples,
+            evaluation.groups,
+            rows,
+            evaluation.notes,
+            who=self.words.groups,
+        )
 
     def describe(self, result: FusedImage) -> str:
         """Nothing: the picture says it."""
@@ -242,8 +250,8 @@ class Fusion:
 
 
 def _refuse(asked: Asked) -> None:
-    if asked.ensemble or asked.by:
-        raise UserError("--ensemble and --by are for classification; these runs fuse images.")
+    if asked.by:
+        raise UserError("--by is for classification; these runs fuse images.")
 
 
 def _scored(method: str, result: FusedImage) -> dict[str, Any]:
