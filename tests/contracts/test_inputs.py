@@ -10,11 +10,12 @@ import torch
 import scanfuse
 from scanfuse.data.folds import FoldConfig
 from scanfuse.data.inputs import Fitted, Inputs
+from scanfuse.data.inputs.boxed_pairs import BoxedPairs, BoxSettings
 from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
 from scanfuse.data.inputs.view_pairs import ViewPairs, ViewSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
-from scanfuse.data.synthetic import harvard, mura
+from scanfuse.data.synthetic import harvard, msrs, mura
 
 BINARY = Labels("binary", ("0", "1"))
 
@@ -27,8 +28,14 @@ def _view_pairs(seed: int) -> Inputs:
     return ViewPairs(ViewSettings(size=32, view_dropout=0.3), labels=BINARY, folds=FoldConfig(), seed=seed)
 
 
+def _boxed_pairs(seed: int) -> Inputs:
+    classes = ("bicycle", "car", "person")
+    return BoxedPairs(BoxSettings(size=64, rgb_dropout=0.2), classes=classes, seed=seed, epochs=20)
+
+
 # For every kind: made with a seed, and small data for it.
 KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
+    "boxed_pairs": (_boxed_pairs, lambda root: msrs.write(root, msrs.Options(scenes=8, frames=2, size=64))),
     "image_pairs": (_image_pairs, lambda root: harvard.write(root, harvard.Options(cases=6, slices=2, size=40))),
     "view_pairs": (_view_pairs, lambda root: mura.write(root, mura.Options(patients=30, size=40))),
 }
@@ -63,7 +70,7 @@ def same(one: Any, other: Any) -> bool:
 
 def test_every_file_of_the_folder_is_here() -> None:
     files = {path.stem for path in (Path(scanfuse.__file__).parent / "data/inputs").glob("*.py")} - {"__init__"}
-    assert len(KINDS) == 2 and files == {*KINDS, *PARTS} and set(PARTS.values()) <= set(KINDS)
+    assert len(KINDS) == 3 and files == {*KINDS, *PARTS} and set(PARTS.values()) <= set(KINDS)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -88,7 +88,7 @@ class ModelConfig(Section):
         None,
         gt=0,
         le=15,
-        description="cells from a cell to the sides of its box at the start; none as published, which is about 7; small "
+        description="cells to the sides of a box at the start; none as published, which is about 7; small "
         "objects in small data need less, such as 2",
     )
     d_state: int = Field(16, ge=1, le=256, description="states per channel of the blocks")
