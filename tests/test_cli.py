@@ -15,6 +15,7 @@ import pytest
 
 import scanfuse
 from scanfuse.cli import main
+from scanfuse.config import read_yaml
 from whole_jobs import fails
 
 TINY = "--preset tiny --channels 4,4,8 --d-state 2 --mix-state 2 --crop 32 --epochs 2 --batch 4 --lr 2e-3".split()
@@ -114,10 +115,18 @@ def test_a_run_repeats_from_its_configuration(run: Path, head_phantoms: Path, tm
     assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
-def test_every_ablation_has_a_flag(head_phantoms: Path, tmp_path: Path) -> None:
-    for number, flags in enumerate((["--routes", "raster"], ["--fusion", "concat"], ["--fusion", "mean"])):
+def test_ablations_are_trained_as_their_flags_say(head_phantoms: Path, tmp_path: Path) -> None:
+    """Each is recorded and ends at a loss of its own. Every option of the models is in systems/test_variants.py."""
+    losses = set()
+    flags = [("cmca", "true"), ("routes", "raster"), ("fusion", "concat"), ("fusion", "mean"), ("stem-stride", "2")]
+    for number, (flag, value) in enumerate(flags):
+        out = tmp_path / str(number)
         arguments = ["train", "clinicalfmamba", "--data", str(head_phantoms), "--quiet", *TINY, "--epochs", "1"]
-        assert main([*arguments, *flags, "--out", str(tmp_path / str(number))]) == 0
+        assert main([*arguments, f"--{flag}", value, "--out", str(out)]) == 0
+        recorded = read_yaml(out / "config.yaml")["model"][flag.replace("-", "_")]
+        assert str(recorded).lower() == value
+        losses.add(float(pd.read_csv(out / "history.csv")["val_loss"].iloc[-1]))
+    assert len(losses) == len(flags)
 
 
 def test_mistakes_on_the_command_line(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

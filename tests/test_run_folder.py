@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scanfuse.errors import UserError
-from scanfuse.run import Run, create_run, open_run
+from scanfuse.run import Run, new_run, open_run
 
 
 @pytest.fixture
@@ -131,4 +131,4 @@ def test_folders_that_are_none(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_text("x")
     refusal(lambda: open_run(tmp_path / name))
     if name != "two\nlines":
-        refusal(lambda: create_run(tmp_path / name))
+        refusal(lambda: new_run(tmp_path / name).__enter__())

@@ -23,6 +23,13 @@ _ON = click.option(
     show_default=True,
     help="which samples",
 )
+_SLICE = click.option(
+    "--slice",
+    "slices",
+    default=None,
+    metavar="AXIS:INDEX",
+    help="of volumes and stacks: axial:middle, coronal:40, ...",
+)
 _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
@@ -137,7 +144,7 @@ def _system_of(arguments: list[str]) -> str:
 def _train_command(name: str) -> click.Command:
     """The command for one system; its options are the leaves of the system's configuration."""
     from scanfuse import config, systems
-    from scanfuse.options import leaves, nested
+    from scanfuse.options import leaves, nested, option_name
 
     system_type = systems.load(name)
     found = leaves(system_type.Config)
@@ -195,7 +202,9 @@ def _train_command(name: str) -> click.Command:
     for leaf in found:
         text = f"{leaf.field.description or ''} [{'.'.join(leaf.path[:-1])}; {leaf.kind}]"
         options.append(click.Option([f"--{leaf.flag}", _parameter(leaf.flag)], metavar=leaf.kind.upper(), help=text))
-    return click.Command(name, params=options, callback=action, help=systems.summary(name))
+    # Underscores are as good as hyphens, as in every other command.
+    alike = {"token_normalize_func": option_name}
+    return click.Command(name, context_settings=alike, params=options, callback=action, help=systems.summary(name))
 
 
 def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
@@ -216,6 +225,7 @@ def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
 @click.option("--each-missing", is_flag=True, help="also with each input missing in turn")
 @click.option("--by", multiple=True, metavar="COLUMN", help="also by subgroup: a column of the data (repeatable)")
+@_SLICE
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _evaluate(
@@ -227,6 +237,7 @@ def _evaluate(
     ensemble: bool,
     each_missing: bool,
     by: tuple[str, ...],
+    slices: str | None,
     device: str,
     quiet: bool,
 ) -> None:
@@ -242,7 +253,7 @@ def _evaluate(
     _hush(quiet)
     home = runs[0] if len(runs) == 1 and cross_validation.is_cross_validation(runs[0]) else None
     evaluation = evaluate(
-        _loaded(_members(runs), device),
+        _loaded(_members(runs), device, slices),
         data,
         split=split,
         out=out or IN_RUN,
@@ -336,8 +347,9 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 @click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
+@_SLICE
 @click.option("--device", default="auto", show_default=True)
-def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) -> int:
+def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str | None, device: str) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
     Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
@@ -350,12 +362,14 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
         raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
     paths = _members(tuple(map(Path, runs))) if any(Path(run).exists() for run in runs) else []
     if len(paths) > 1:
-        predictor: Any = Ensemble(_loaded(tuple(paths), device))
+        predictor: Any = Ensemble(_loaded(tuple(paths), device, slices))
     elif len(runs) > 1:
         raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
     else:
         predictor = load(paths[0] if paths else runs[0], device=device)
-    inputs = pairs(options, [*predictor.modalities, "data", "out", "device"])
+        if slices is not None:
+            predictor.choose_slice(slices)
+    inputs = pairs(options, [*predictor.modalities, "data", "out", "device", "slice"])
     flags = [f"--{option_name(name)}" for name in predictor.modalities]
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
@@ -422,7 +436,7 @@ def _data_synth(words: tuple[str, ...]) -> None:
     click.echo(synth.run(words))
 
 
-def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
+def _loaded(runs: tuple[Path, ...], device: str, slices: str | None = None) -> dict[str, Any]:
     """Predictors by the name of their folder, or by the whole path where two folders share a name."""
     from scanfuse.verbs.predict import load
 
@@ -431,7 +445,10 @@ def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
         names = [str(run) for run in runs]
     if len(set(names)) < len(names):
         raise UserError("The same run was given twice.")
-    return {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    loaded = {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    for predictor in loaded.values() if slices is not None else ():
+        predictor.choose_slice(str(slices))
+    return loaded
 
 
 def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:

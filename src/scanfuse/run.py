@@ -19,7 +19,6 @@ import io
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,13 +38,15 @@ from scanfuse.data.fingerprint import fingerprints
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.manifest import Manifest, read_csv
 from scanfuse.errors import UserError
-from scanfuse.files import atomic_path, write_text
+from scanfuse.files import atomic_path, remove_abandoned, write_text
 from scanfuse.foreign import check_file, foreign, read_json, shown
 
-__all__ = ["Run", "create_run", "file_digest", "open_run"]
+__all__ = ["Run", "create_run", "file_digest", "new_run", "open_run"]
 
 _DESCRIPTION = ("config.yaml", "split.csv", "environment.json", "fitted.json", "fitted.safetensors")
 """What a run folder holds before anything was learned."""
+_BEFORE_CHECKPOINT = ("model.safetensors", "run.json", "history.csv")
+"""What is written before the first checkpoint, without which a training cannot go on."""
 _LOCK = ".lock"
 
 _log = logging.getLogger(__name__)
@@ -80,9 +81,13 @@ class Run:
     def record(self) -> dict[str, Any]:
         """The content of run.json."""
         if not os.path.lexists(self.path / "run.json"):
-            raise UserError(
-                f"{self.path} has no run.json: the training did not reach its first validation. "
+            further = (
                 f"Continue it with: scanfuse train --resume {self.path}"
+                if self.checkpoint_file.exists()
+                else "Train again with the same command."
+            )
+            raise UserError(
+                f"{self.path} has no run.json: the training did not reach its first validation. {further}"
             )
         return read_json(self.path / "run.json")
 
@@ -90,16 +95,35 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Keeps other processes from training in the folder while the block runs.
 
+        A process that is killed leaves the file but not the lock.
+
         Raises:
-            UserError: another process does so already.
+            UserError: another process does so already, or the folder cannot be written.
         """
+        lock = filelock.FileLock(self.path / _LOCK)
         try:
-            with filelock.FileLock(self.path / _LOCK, timeout=0):
-                yield
+            lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(
-                f"Another process is training in {self.path}: wait until it ends, or stop it first."
+                f"Another process is training in {shown(self.path)}: wait until it ends, or stop it first."
             ) from None
+        except OSError as error:
+            raise UserError(f"Cannot write {shown(self.path / _LOCK)}: {error.strerror or error}.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def describe(self, config: BaseModel, manifest: Manifest, fitted: Fitted, environment: Mapping[str, Any]) -> None:
+        """Writes what is known before the training; the configuration last, as without it a folder is no run."""
+        if fitted.values:
+            self.save_json("fitted.json", fitted.values)
+        if fitted.tensors:
+            with atomic_path(self.path / "fitted.safetensors") as temporary:
+                _save_tensors(fitted.tensors, temporary)
+        self.save_json("environment.json", dict(environment))
+        replace(manifest, table=manifest.table.assign(fingerprint=fingerprints(manifest))).write(self.split_file)
+        configuration.write_yaml(config, self.config_file)
 
     @property
     def is_finished(self) -> bool:
@@ -131,10 +155,14 @@ class Run:
         """Removes the description of a run that failed before anything was learned: it would only be in the way."""
         if self.checkpoint_file.exists() or self.weights_file.exists():
             return
-        for name in (*_DESCRIPTION, _LOCK):
+        for name in (*_DESCRIPTION, "history.csv", _LOCK):
             (self.path / name).unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()
+
+    def drop_checkpoint(self) -> None:
+        """Removes the state of a training that cannot be continued to any end."""
+        self.checkpoint_file.unlink(missing_ok=True)
 
     def split(self) -> pd.DataFrame:
         """The samples that the run was given: columns id, group and split, among others."""
@@ -250,47 +278,65 @@ class Run:
 def create_run(
     path: str | Path, config: BaseModel, manifest: Manifest, fitted: Fitted, environment: Mapping[str, Any]
 ) -> Run:
-    """A new run folder with the description of a training; whole, or not there at all.
+    """A new run folder with the description of a training, which is then written to it; see `new_run`."""
+    with new_run(path) as run:
+        run.describe(config, manifest, fitted, environment)
+    return run
 
-    A folder that holds such a description and nothing else, left by a training that was killed before its first
-    checkpoint, is written anew.
+
+@contextlib.contextmanager
+def new_run(path: str | Path) -> Iterator[Run]:
+    """A run folder for a new training, locked while the block runs; removed if the block ends with an error.
+
+    A folder in which a training was killed before its first checkpoint is emptied: it can be neither continued nor
+    of any use.
 
     Raises:
-        UserError: the folder holds something already.
+        UserError: the folder holds something else already, or cannot be made, or another process trains in it.
     """
-    path = Path(path)
-    try:
-        inside = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-        if (os.path.lexists(path) and not path.is_dir()) or not inside <= {*_DESCRIPTION, _LOCK}:
-            raise UserError(
-                f"{shown(path)} exists already and is not empty: choose another --out, or continue with "
-                f"--resume {shown(path)}"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
-            made = Run(Path(temporary) / "run")
-            made.path.mkdir()
-            configuration.write_yaml(config, made.config_file)
-            # Its paths are relative to where the folder will lie.
-            seen = replace(manifest, table=manifest.table.assign(fingerprint=fingerprints(manifest)))
-            seen.write(made.split_file, seen_from=path)
-            made.save_json("environment.json", dict(environment))
-            if fitted.values:
-                made.save_json("fitted.json", fitted.values)
-            if fitted.tensors:
-                _save_tensors(fitted.tensors, made.path / "fitted.safetensors")
-            with Run(path).locked() if inside else contextlib.nullcontext():
-                for name in inside - {_LOCK}:
-                    (path / name).unlink()
-                path.mkdir(exist_ok=True)
-                # The configuration last: without it a folder is no run.
-                for name in sorted(os.listdir(made.path), key=lambda name: name == "config.yaml"):
-                    os.replace(made.path / name, path / name)
-    except OSError as error:
-        raise UserError(f"Cannot create {shown(path)}: {error.strerror}.") from None
-    except ValueError:
-        raise UserError(f"Cannot create {shown(path)}: a path holds no NUL character.") from None
-    return Run(path)
+    run = Run(Path(path))
+    with contextlib.ExitStack() as stack:
+        try:
+            _left_behind(run)  # before the lock, which would leave a file in a folder that is somebody's
+            run.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(run.locked())
+            left = _left_behind(run)  # another process may have been quicker
+            if left & set(_BEFORE_CHECKPOINT):
+                _log.warning("%s: an earlier training was killed before its first checkpoint; it is replaced.", path)
+            for name in left:
+                (run.path / name).unlink()
+        except OSError as error:
+            raise UserError(f"Cannot create {shown(path)}: {error.strerror}.") from None
+        except ValueError:
+            raise UserError(f"Cannot create {shown(path)}: a path holds no NUL character.") from None
+        try:
+            yield run
+        except UserError:
+            run.remove_if_empty_handed()
+            raise
+
+
+def _left_behind(run: Run) -> set[str]:
+    """Names of the files that a killed training has left in a folder that is otherwise empty.
+
+    Raises:
+        UserError: it holds something else, such as a run with results.
+    """
+    if not os.path.lexists(run.path):
+        return set()
+    if run.path.is_dir():
+        remove_abandoned(run.path)
+        inside = {entry.name for entry in run.path.iterdir()} - {_LOCK}
+        if inside <= set(_DESCRIPTION):
+            return inside
+        if inside <= {*_DESCRIPTION, *_BEFORE_CHECKPOINT} and (
+            "run.json" not in inside or run.record().get("finished") is False
+        ):
+            return inside
+    raise UserError(
+        f"{shown(run.path)} exists already and is not empty: choose another --out, or continue with "
+        f"--resume {shown(run.path)}"
+    )
 
 
 def open_run(path: str | Path) -> Run:

@@ -25,8 +25,8 @@ from scanfuse.data.boxed_pairs import (
 )
 from scanfuse.data.boxes import Boxes, ClassMap, iou
 from scanfuse.data.layouts import boxed_manifest, coco_pairs, flir_aligned, layouts, llvip, m3fd, msrs
-from scanfuse.data.synthetic import names as phantoms
 from scanfuse.data.readers import read_image
+from scanfuse.data.synthetic import names as phantoms
 from scanfuse.data.transforms.thermal import thermal_unit
 from scanfuse.errors import UserError
 

@@ -17,7 +17,8 @@ from scanfuse import systems
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
 from scanfuse.run import Run, open_run
-from scanfuse.verbs.train import Interrupted, resume, train
+from scanfuse.verbs.stopping import Interrupted, stop_on_signals
+from scanfuse.verbs.train import resume, train
 
 __all__ = [
     "RECORD",
@@ -29,9 +30,6 @@ __all__ = [
 ]
 
 RECORD = "cross_validation.json"
-_FILES = ("model.safetensors", "run.json", "history.csv")
-"""What a run writes before its first checkpoint, beside its description, which a new training replaces."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -154,31 +152,33 @@ def next_step(runs: Sequence[Run], path: Path, data: Path | None) -> str:
 
 def _train(out: Path, config: Any, data: Path, quiet: bool) -> list[Run]:
     number = config.folds.folds
-    runs = []
-    for fold in range(number):
-        path = out / f"fold-{fold}"
-        name = f"Fold {fold} (of 0 to {number - 1})"
-        try:
-            if is_finished(path):
-                _say(f"{name} is finished.", quiet)
-                run = _kept(path, data)
-            elif (path / "checkpoint.pt").is_file():
-                _say(f"{name} is continued.", quiet)
-                run = resume(path, data, quiet=quiet)
-            else:
-                _say(f"{name} is trained.", quiet)
-                _clear(path)
-                one = config.folds.model_copy(update={"fold": fold})
-                run = train(config.model_copy(update={"folds": one}), data, path, quiet=quiet)
-        except Interrupted as stopped:
-            raise Interrupted(
-                f"Stopped in fold {fold}; the state is saved. Continue with: scanfuse train --resume {out}",
-                stopped.exit_code,
-            ) from None
-        except UserError as error:
-            raise UserError(f"Fold {fold}: {error}") from None
-        runs.append(run)
+    runs: list[Run] = []
+    again = f"Continue with: scanfuse train --resume {out}"
+    with stop_on_signals() as stop:
+        for fold in range(number):
+            if stop:
+                raise stop.interrupted(f"Stopped before fold {fold}. {again}")
+            one = config.model_copy(update={"folds": config.folds.model_copy(update={"fold": fold})})
+            try:
+                runs.append(_fold(one, out / f"fold-{fold}", data, f"Fold {fold} (of 0 to {number - 1})", quiet))
+            except Interrupted as stopped:
+                text = f"Stopped in fold {fold}; the state is saved. {again}"
+                raise Interrupted(text, stopped.exit_code) from None
+            except UserError as error:
+                raise UserError(f"Fold {fold}: {error}") from None
     return runs
+
+
+def _fold(config: Any, path: Path, data: Path, name: str, quiet: bool) -> Run:
+    """The run of one fold: kept, continued or trained."""
+    if is_finished(path):
+        _say(f"{name} is finished.", quiet)
+        return _kept(path, data)
+    if (path / "checkpoint.pt").is_file():
+        _say(f"{name} is continued.", quiet)
+        return resume(path, data, quiet=quiet)
+    _say(f"{name} is trained.", quiet)
+    return train(config, data, path, quiet=quiet)
 
 
 def is_finished(path: Path) -> bool:
@@ -194,12 +194,6 @@ def _kept(path: Path, data: Path) -> Run:
     if manifest.digest != run.record().get("split_digest"):
         raise UserError(f"{data} gives another split than the one that {path} was trained on; use the same files.")
     return run
-
-
-def _clear(path: Path) -> None:
-    """Removes what a run has written that ended before its first checkpoint, and nothing else."""
-    for name in _FILES:
-        (path / name).unlink(missing_ok=True)
 
 
 def _record(path: str | Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from scanfuse import systems
+from scanfuse.data.inputs.slices import chosen
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import read_image
 from scanfuse.data.transforms.placement import Placement
@@ -132,4 +133,5 @@ def _instrument(predictor: Predictor) -> Instrument:
 def _pixels(batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:
     """The original picture of an input of a batch of one, and where it lies in what the network saw."""
     meta = batch["meta"][0]
-    return read_image(meta["paths"][name]).pixels, meta["placements"][name]
+    slices = chosen(meta.get("slice", ""))
+    return read_image(meta["paths"][name], slices=slices).pixels, meta["placements"][name]

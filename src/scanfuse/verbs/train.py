@@ -16,7 +16,7 @@ from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.device import choose_device
 from scanfuse.errors import UserError
-from scanfuse.run import Run, create_run, open_run
+from scanfuse.run import Run, new_run, open_run
 from scanfuse.verbs.doctor import environment
 from scanfuse.verbs.stopping import Interrupted
 from scanfuse.verbs.training import Training
@@ -54,13 +54,9 @@ def train(config: Any, data: str | Path, out: str | Path, *, quiet: bool = False
     fitted = system.data.prepare(manifest.subset("train"))
     training = Training(system, manifest, Run(Path(out)), source, device, quiet=quiet, started_from=started_from)
     # Only now, after all that the data and the settings can be refused for, is anything written.
-    run = create_run(out, config, manifest, fitted, environment())
-    with run.locked():
-        try:
-            return training.fit()
-        except UserError:
-            run.remove_if_empty_handed()
-            raise
+    with new_run(out) as run:
+        run.describe(config, manifest, fitted, environment())
+        return training.fit()
 
 
 def resume(path: str | Path, data: str | Path | None = None, *, quiet: bool = False) -> Run:
@@ -101,7 +97,7 @@ def prepare_threads(config: Any) -> None:
 
 def _refuse_several_processes() -> None:
     """Processes of a launcher would each train the whole data into the same folder."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "").strip() not in ("", "0", "1"):
         raise UserError(
             "Training runs in one process: start scanfuse train by itself, not with torchrun or accelerate launch; "
             "choose the device with --device and use the cores with --threads and --workers."

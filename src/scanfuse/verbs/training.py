@@ -28,7 +28,7 @@ from scanfuse.tasks import Criterion
 from scanfuse.verbs.non_finite import first_non_finite
 from scanfuse.verbs.optimisation import WeightAverage, learning_rate, make_optimizer, steps_per_update
 from scanfuse.verbs.progress import Progress
-from scanfuse.verbs.stopping import Stop, stop_on_signals
+from scanfuse.verbs.stopping import Stop, outlive_a_stop, stop_on_signals
 
 __all__ = ["Training"]
 
@@ -96,6 +96,7 @@ class Training:
             num_workers=self.settings.workers,
             # Workers live as long as the training: what they have decoded and kept is not thrown away.
             persistent_workers=self.settings.workers > 0,
+            worker_init_fn=outlive_a_stop,
             generator=torch.Generator(),  # else the loader would draw from the global generator
         )
         self.batches_per_epoch = len(self._order(epoch=0))
@@ -120,6 +121,7 @@ class Training:
                 elif self.stop and self.state.epoch < self.settings.epochs:
                     raise self._stopped(f"Stopped after epoch {self.state.epoch}")
             if self.state.best_epoch < 0:
+                self.run.drop_checkpoint()
                 raise UserError(
                     "The validation loss was never finite, so nothing is kept: lower --lr or set --precision fp32."
                 )
@@ -257,6 +259,7 @@ class Training:
             "parameters": sum(p.numel() for p in self.system.model.parameters()),
             "best_epoch": self.state.best_epoch,
             "selected_by": criterion.by,
+            "finished": False,
             "validation": {key: value for key, value in row.items() if key.startswith("val_")},
             "samples": self.manifest.describe(),
             "data": str(self.source),

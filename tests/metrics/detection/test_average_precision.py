@@ -8,7 +8,7 @@ from scanfuse.metrics.detection.average_precision import average_precision, summ
 from scanfuse.metrics.detection.coco import library_scores
 from scanfuse.metrics.detection.inputs import ImageBoxes, checked
 from scanfuse.metrics.detection.matching import AREAS, match
-from scanfuse.stats.cluster_bootstrap import cluster_differences, cluster_intervals
+from scanfuse.stats.bootstrap import cluster_differences, cluster_intervals
 
 OUR_NAMES = {
     "AP": "map",

@@ -31,10 +31,10 @@ from scanfuse.data import check
 from scanfuse.data.box_text import boxes_of
 from scanfuse.data.boxes import Boxes
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.slices import picture_of
 from scanfuse.data.layouts import Request, open_manifest
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, read_image, stem
-from scanfuse.data.readers.image import finish
 from scanfuse.data.transforms.mosaic import mosaic
 from scanfuse.data.transforms.pair import Pair
 from scanfuse.data.transforms.paired_affine import PairMovement, move_pair
@@ -155,13 +155,15 @@ class BoxedPairs:
         for name in inputs:
             if name not in SENSORS:
                 raise UserError(f"Unknown input {name!r}; give {' and '.join(SENSORS)}.")
-        images = {name: _image(name, value) for name, value in inputs.items() if value is not None}
+        images = {name: picture_of(name, value) for name, value in inputs.items() if value is not None}
         if not images:
             raise UserError("No picture was given; give rgb or ir, or both.")
         pair, present = _pair(images, Boxes.none(self.classes), self.settings.thermal)
         name = id or stem(next(iter(images.values())).source)
         paths = {sensor: image.source for sensor, image in images.items()}
-        return _fitted(pair, present, self.settings.size, Row(name, name, "", "", paths), None)
+        sample = _fitted(pair, present, self.settings.size, Row(name, name, "", "", paths), None)
+        sample["meta"]["pixels"] = {sensor: image.pixels for sensor, image in images.items()}
+        return sample
 
     def batch_picture(self, batch: dict[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
         """The samples of a batch with their boxes, RGB above infrared: what the network is taught."""
@@ -360,10 +362,6 @@ def _objects(boxes: Boxes) -> dict[str, Tensor]:
 
 def _meta(row: Row) -> dict[str, Any]:
     return {"id": row.id, "group": row.group, "target": row.target, "paths": dict(row.paths)}
-
-
-def _image(name: str, value: str | Path | np.ndarray) -> Image:
-    return finish(Path(name), value, stored="array") if isinstance(value, np.ndarray) else read_image(value)
 
 
 def _drawn(unit: Tensor, boxes: Sequence[Sequence[float]], names: Sequence[str]) -> UInt8[np.ndarray, "h w 3"]:

@@ -17,7 +17,7 @@ from scanfuse.metrics.detection.confusion import confusion
 from scanfuse.metrics.detection.curves import precision_recall
 from scanfuse.metrics.detection.matching import Matches, match
 from scanfuse.metrics.detection.miss_rate import MissMatches, log_average_miss_rate, match_misses
-from scanfuse.stats.cluster_bootstrap import Statistic, Weights, cluster_differences, cluster_intervals
+from scanfuse.stats.bootstrap import Statistic, Weights, cluster_differences, cluster_intervals
 from scanfuse.stats.holm import holm
 from scanfuse.tables import Cell, Comparisons, Evaluation, Row
 from scanfuse.tasks.detect.detections import image_boxes
