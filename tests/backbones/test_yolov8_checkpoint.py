@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scanfuse.backbones.yolo import YOLO, YOLOBackbone, scaled
-from scanfuse.backbones.yolov8_checkpoint import fill, import_yolov8, read_published, size_of, stem_of_mean
+from scanfuse.backbones.yolov8_checkpoint import fill, read_published, size_of, stem_of_mean
 from scanfuse.errors import UserError
 from scanfuse.layers.detect_head import DetectHead
+from scanfuse.verbs.import_weights import import_yolov8
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STEM = "stages.0.0.conv.weight"

@@ -19,18 +19,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scanfuse.backbones.checkpoint_file import open_tensors
 from scanfuse.backbones.yolo import SIZES, YOLO, YOLOBackbone, YOLOConfig
-from scanfuse.config import build, read_yaml, write_yaml
+from scanfuse.config import build, read_yaml
 from scanfuse.errors import UserError
-from scanfuse.files import atomic_path
 from scanfuse.layers.detect_head import DetectHead
 from scanfuse.layers.pan import PAN
 
-__all__ = ["Published", "Report", "fill", "import_yolov8", "our_name", "read_published", "size_of", "stem_of_mean"]
+__all__ = ["Published", "Report", "describe", "fill", "our_name", "read_published", "size_of", "stem_of_mean"]
 
 State = dict[str, Tensor]
 
@@ -108,7 +106,7 @@ def our_name(key: str) -> str | None:
 
 
 def read_published(path: str | Path) -> Published:
-    """Reads a YOLOv8 detector: a published file, or a folder that `import_yolov8` made.
+    """Reads a YOLOv8 detector: a published file, or a folder that `scanfuse import yolov8` made.
 
     Args:
         path: .safetensors, or a dictionary of tensors that `torch.save` wrote, bare or under `model` or `state_dict`.
@@ -180,8 +178,8 @@ def fill(
     for name, stream in streams.items():
         if stream.config != published.config:
             raise UserError(
-                f"{published.file} holds {_describe(published.config)}, but the {name} stream is "
-                f"{_describe(stream.config)}: choose the file or the size so that they agree."
+                f"{published.file} holds {describe(published.config)}, but the {name} stream is "
+                f"{describe(stream.config)}: choose the file or the size so that they agree."
             )
     jobs: list[tuple[str, torch.nn.Module, State]] = []
     for name, stream in streams.items():
@@ -213,38 +211,10 @@ def fill(
         module.load_state_dict(state, strict=False)  # what is missing was decided above
     return Report(
         file=published.file,
-        description=f"{_describe(published.config)}, {published.num_classes} classes",
+        description=f"{describe(published.config)}, {published.num_classes} classes",
         matched=tuple(f"{name}.{key}" for name, _, state in jobs for key in state),
         missing=tuple(missing),
         skipped=tuple(skipped),
-    )
-
-
-def import_yolov8(file: str | Path, out: str | Path) -> Report:
-    """Reads a published checkpoint and writes `out`/weights.safetensors, under our names, and `out`/config.yaml.
-
-    `read_published(out)` gives the same back.
-
-    Raises:
-        UserError: the file cannot be used, or `out` is taken or cannot be written.
-    """
-    out = Path(out)
-    taken = [name for name in ("weights.safetensors", "config.yaml") if (out / name).exists()]
-    if taken:
-        raise UserError(f"{out} already holds {' and '.join(taken)}: choose another folder.")
-    published = read_published(file)
-    with atomic_path(out / "weights.safetensors") as temporary:
-        save_file(published.state, temporary)
-    try:
-        write_yaml(published.config, out / "config.yaml")
-    except UserError:
-        (out / "weights.safetensors").unlink(missing_ok=True)  # half an import would be refused as one
-        raise
-    return Report(
-        file=Path(file),
-        description=f"{_describe(published.config)}, {published.num_classes} classes",
-        matched=tuple(published.state),
-        skipped=published.skipped,
     )
 
 
@@ -390,7 +360,8 @@ def _some(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _describe(config: YOLOConfig) -> str:
+def describe(config: YOLOConfig) -> str:
+    """The network in a few words, with the letter of its published size."""
     name = size_of(config)
     channels = ",".join(map(str, config.channels))
     depths = ",".join(map(str, config.depths))

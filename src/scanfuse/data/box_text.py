@@ -17,11 +17,20 @@ _FLAGS = ("ignore", "crowd", "difficult")
 
 
 def text_of(boxes: Boxes) -> str:
-    """The text of the boxes of one picture, places with at most two decimals."""
+    """The text of the boxes of one picture, places with two decimals, or more where a box is smaller than that.
+
+    Raises:
+        UserError: the name of a class cannot stand in such a text.
+    """
+    odd = next((name for name in boxes.names if not name or ";" in name or name != " ".join(name.split())), None)
+    if odd is not None:
+        raise UserError(f"The class name {odd!r} is empty or has a semicolon or odd blanks in it; rename the class.")
     parts = []
     for row, (name, corners) in enumerate(zip(boxes.names, boxes.xyxy, strict=True)):
         flags = [flag for flag in _FLAGS if getattr(boxes, flag)[row]]
-        parts.append(" ".join([name, *(f"{round(float(value), 2):g}" for value in corners), *flags]))
+        digits = 2 if (corners[2:] - corners[:2]).min() > 0.02 else 6
+        places = (f"{float(value):.{digits}f}".rstrip("0").rstrip(".") for value in corners)
+        parts.append(" ".join([name, *places, *flags]))
     return "; ".join(parts) or NOTHING
 
 

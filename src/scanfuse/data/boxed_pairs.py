@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import PIL.Image
 
 from scanfuse.data.annotations import Annotated, Faulty, Tally, coco, read_boxes
 from scanfuse.data.boxes import ClassMap, union
+from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import SUFFIXES, stem
 from scanfuse.errors import UserError
 
@@ -22,6 +24,7 @@ __all__ = [
     "BoxedPairs",
     "block_of",
     "find_folder",
+    "listed",
     "paired_files",
     "picture_size",
     "read_annotations",
@@ -145,6 +148,25 @@ def paired_files(rgb: Path, ir: Path) -> list[tuple[str, Path, Path]]:
                 f"{own[alone[0]]} has no partner in {place}{more}; add the missing picture or remove this one."
             )
     return [(name, listed[0][name], listed[1][name]) for name in sorted(listed[0])]
+
+
+def listed(folders: Mapping[str, Path]) -> Manifest:
+    """The pictures of one folder per sensor as samples without boxes, a row a name.
+
+    Args:
+        folders: "rgb", "ir" -> a folder; one may be absent.
+
+    Raises:
+        UserError: see `paired_files`.
+    """
+    names = tuple(folders)
+    if len(names) == 2:
+        files = paired_files(folders["rgb"], folders["ir"])
+        rows = [{"id": name, "rgb": str(rgb), "ir": str(ir)} for name, rgb, ir in files]
+    else:
+        rows = [{"id": name, names[0]: str(path)} for name, path in _pictures(folders[names[0]]).items()]
+    table = pd.DataFrame(rows, dtype=str).reindex(columns=["id", "rgb", "ir"], fill_value="")
+    return Manifest(table.assign(group=table["id"], split="", target=""), ("rgb", "ir"))
 
 
 def find_folder(root: Path, *names: str) -> Path | None:

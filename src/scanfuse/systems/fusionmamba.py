@@ -107,10 +107,7 @@ class ModelConfig(Section):
     @property
     def yolo(self) -> YOLOConfig:
         """Sizes of streams, neck and head; of a timm stream those of the neck and head only."""
-        known = yolo.SIZES if self.variant == "v8" else yolo.SIZES_V5
-        if self.network not in known:
-            raise UserError(f"There is no network {self.network!r} of {self.variant}; choose {', '.join(known)}.")
-        return known[self.network]
+        return (yolo.SIZES if self.variant == "v8" else yolo.SIZES_V5)[self.network]
 
     @property
     def sensors(self) -> tuple[str, ...]:
@@ -129,7 +126,7 @@ class Model(nn.Module):
         8, 16, 32.
 
     Raises:
-        UserError: a size that the variant does not have, or a timm network that cannot be a stream.
+        UserError: a level that the streams do not have, or a timm network that cannot be a stream.
     """
 
     def __init__(self, config: ModelConfig) -> None:

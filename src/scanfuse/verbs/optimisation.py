@@ -17,7 +17,7 @@ def learning_rate(settings: TrainConfig, update: int, updates_per_epoch: int, *,
     warmup = round(settings.warmup_epochs * updates_per_epoch)
     if update < warmup:
         if start:
-            return start + (settings.lr - start) * (update + 1) / warmup
+            return start + (settings.lr - start) * update / warmup
         return settings.lr * (update + 1) / warmup
     if settings.schedule == "constant":
         return settings.lr

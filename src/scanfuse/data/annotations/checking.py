@@ -16,10 +16,26 @@ from typing import Literal
 from scanfuse.data.boxes import Boxes, ClassMap
 from scanfuse.errors import UserError
 
-__all__ = ["ROUNDING", "Annotated", "Fault", "Faulty", "Found", "Tally", "checked", "number", "read_bytes"]
+__all__ = [
+    "CLIPPED",
+    "LEFT_OUT",
+    "ROUNDING",
+    "Annotated",
+    "Fault",
+    "Faulty",
+    "Found",
+    "Tally",
+    "checked",
+    "number",
+    "read_bytes",
+]
 
 ROUNDING = 1.0
 """Pixels over the border that count as rounding."""
+
+CLIPPED = "boxes that reached out of their picture and were clipped"
+LEFT_OUT = "left out by name"
+"""How notes on these begin."""
 
 Faulty = Literal["refuse", "drop"]
 
@@ -110,12 +126,12 @@ class Tally:
         for what, count in (
             ("pictures without a box", self.without_boxes),
             ("boxes marked ignore, crowd or difficult, which do not count", self.not_counted),
-            ("boxes that reached out of their picture and were clipped", self.clipped),
+            (CLIPPED, self.clipped),
         ):
             if count:
                 notes.append(f"{what}: {count}")
         if self.dropped:
-            notes.append(f"left out by name: {_listed(self.dropped)}")
+            notes.append(f"{LEFT_OUT}: {_listed(self.dropped)}")
         if self.faults:
             notes.append(f"boxes left out as unusable: {len(self.faults)}, the first: {self.faults[0]}")
         return tuple(notes)

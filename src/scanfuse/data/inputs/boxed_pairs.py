@@ -29,6 +29,8 @@ from torch.utils.data import Dataset
 from scanfuse.config import Section
 from scanfuse.data import check
 from scanfuse.data.box_text import boxes_of
+from scanfuse.data.boxed_check import check_boxes
+from scanfuse.data.boxed_pairs import listed
 from scanfuse.data.boxes import Boxes
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.slices import picture_of
@@ -83,7 +85,7 @@ class BoxSettings(Section):
     cache_mb: float = Field(1024.0, ge=0, description="memory for decoded pictures, per worker")
 
     def open(self, root: Path, *, split: bool = True) -> Manifest:
-        """The pairs under `root`; without a split annotations are read where there are any."""
+        """The pairs under `root`; both pictures must be there. Without a split annotations need not be."""
         train = 1 - self.val_fraction - self.test_fraction
         if train <= 0:
             raise UserError(
@@ -95,7 +97,6 @@ class BoxSettings(Section):
             seed=self.split_seed,
             fractions={"train": train, "val": self.val_fraction, "test": self.test_fraction},
             group_pattern=self.group_pattern,
-            incomplete="error" if split else "keep",
         )
         options = dict(text.partition("=")[::2] for text in self.options)
         return open_manifest(root, KIND, request, self.layout, options=options)
@@ -123,7 +124,8 @@ class BoxedPairs:
         return self.settings.open(root, split=split)
 
     def check(self, root: Path) -> list[check.Finding]:
-        return check.check(lambda split: self.open(root, split=split), is_registered=True)
+        """Also boxes that were cut or left out, classes that a part lacks, and sensors out of step."""
+        return check.check(lambda split: self.open(root, split=split), is_registered=True, further=check_boxes)
 
     def prepare(self, training: Manifest) -> Fitted:
         return Fitted()
@@ -164,6 +166,16 @@ class BoxedPairs:
         sample = _fitted(pair, present, self.settings.size, Row(name, name, "", "", paths), None)
         sample["meta"]["pixels"] = {sensor: image.pixels for sensor, image in images.items()}
         return sample
+
+    def of_folders(self, inputs: Mapping[str, Any]) -> Manifest | None:
+        """The pictures of folders as samples: equal names belong together; None where the inputs are files."""
+        given = {name: value for name, value in inputs.items() if value is not None}
+        are_folders = {name: isinstance(value, str | Path) and Path(value).is_dir() for name, value in given.items()}
+        if not any(are_folders.values()):
+            return None
+        if not all(are_folders.values()):
+            raise UserError("Give folders for all inputs, or a file for each.")
+        return listed({name: Path(value).absolute() for name, value in given.items()})
 
     def batch_picture(self, batch: dict[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
         """The samples of a batch with their boxes, RGB above infrared: what the network is taught."""

@@ -45,7 +45,7 @@ def matches(root: Path, request: Request) -> bool:
 
 def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per pair, its boxes as target; see `list_pairs`."""
-    request.refuse("boxed_manifest", "group_pattern")
+    request.refuse("boxed_manifest", "group_pattern", "incomplete")
     found = list_pairs(root)
     return manifest_of_pairs(found, request, classes=options.classes)
 

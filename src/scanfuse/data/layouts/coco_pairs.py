@@ -49,6 +49,7 @@ def matches(root: Path, request: Request) -> bool:
 
 def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per pair, its boxes as target; see `list_pairs`."""
+    request.refuse("coco_pairs", "incomplete")
     found = list_pairs(root, block=options.block, group_pattern=request.group_pattern)
     return manifest_of_pairs(found, request, classes=options.classes)
 

@@ -29,8 +29,8 @@ LICENCE = "FLIR's terms for the ADAS dataset: non-commercial use, no redistribut
 HOW_TO_GET = (
     "the link in the ICIP paper's repository; the pictures need FLIR's terms (https://www.flir.com/oem/adas/)"
 )
-EXPECTED = {"train": 4129, "test": 1013}
-"""Split -> pairs; the published validation list is test here. The authors once wrote 4128."""
+EXPECTED = {"train": (4129,), "test": (1013,)}
+"""Split -> (pairs,); the published validation list is test here. The authors once wrote 4128."""
 RANK = 7
 KIND = "boxed_pairs"
 PHANTOM = "flir_aligned"
@@ -53,7 +53,7 @@ def matches(root: Path, request: Request) -> bool:
 
 def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per pair, its boxes as target; see `list_pairs`."""
-    request.refuse("flir_aligned", "group_pattern")
+    request.refuse("flir_aligned", "group_pattern", "incomplete")
     found = list_pairs(root, block=options.block)
     return manifest_of_pairs(found, request, classes=options.classes)
 
@@ -80,7 +80,7 @@ def list_pairs(root: Path, *, classes: Sequence[str] = (), block: int = BLOCK) -
         f"scenes are blocks of {block} consecutive numbers: neighbours look alike, and the videos are not published",
         "boxes were drawn on infrared: what only RGB shows may have none",
     ]
-    for split, expected in EXPECTED.items():
+    for split, (expected,) in EXPECTED.items():
         path = _list(home, _LISTS[split])
         if path is None:
             notes.append(f"{_LISTS[split]} is not here")

@@ -8,7 +8,7 @@ as the scene (a guess); a note says so where a scene is in train and test. The a
 from collections.abc import Sequence
 from pathlib import Path
 
-from scanfuse.data.boxed_pairs import BoxedPair, BoxedPairs, find_folder, leaks, paired_files
+from scanfuse.data.boxed_pairs import BoxedPair, BoxedPairs, find_folder, paired_files
 from scanfuse.data.boxes import ClassMap
 from scanfuse.data.layouts import Request
 from scanfuse.data.layouts._boxed import ClassOptions, manifest_of_pairs
@@ -37,7 +37,7 @@ def matches(root: Path, request: Request) -> bool:
 
 def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per pair, its boxes as target; see `list_pairs`."""
-    request.refuse("llvip", "group_pattern")
+    request.refuse("llvip", "group_pattern", "incomplete")
     found = list_pairs(root)
     return manifest_of_pairs(found, request, classes=options.classes)
 
@@ -71,9 +71,6 @@ def list_pairs(root: Path, *, classes: Sequence[str] = ()) -> BoxedPairs:
             pairs.append(BoxedPair(name, f"place-{group}", split, rgb, ir, (boxes,)))
         if len(files) != expected:
             notes.append(f"{len(files)} of the {expected} pairs of the published {split} set")
-    shared = leaks(pairs)
-    if shared:
-        notes.append(f"leaky: {len(shared)} scenes are in more than one published split, such as {shared[0]}")
     return BoxedPairs(tuple(pairs), CLASSES, notes=tuple(notes)).only(classes)
 
 

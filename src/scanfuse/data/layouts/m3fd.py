@@ -33,8 +33,8 @@ CITATION = (
 )
 LICENCE = "not stated; research use as asked for by the authors"
 HOW_TO_GET = "https://github.com/JinyuanLiu-CV/TarDAL (M3FD_Detection.zip)"
-EXPECTED = {"": (4200, 34407)}
-"""(pairs, boxes); the 300 pairs for image fusion are a set of their own without boxes."""
+EXPECTED = {"all": (4200, 34407)}
+"""Part -> (pairs, boxes), for there is no split; the 300 pairs for fusion are a set of their own, unboxed."""
 RANK = 6
 KIND = "boxed_pairs"
 PHANTOM = "m3fd"
@@ -60,7 +60,7 @@ def matches(root: Path, request: Request) -> bool:
 
 def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per pair, its boxes as target; see `list_pairs`."""
-    request.refuse("m3fd", "group_pattern")
+    request.refuse("m3fd", "group_pattern", "incomplete")
     given = {"train": options.train_list, "val": options.val_list, "test": options.test_list}
     lists = {split: path for split, path in given.items() if path}
     if lists and not {"train", "test"} <= set(lists):
@@ -109,7 +109,7 @@ def list_pairs(
     if scenes is not None:
         pairs = _in_scenes(pairs, Path(scenes))
         notes = [f"scenes are those of {Path(scenes).name}"]
-    expected = EXPECTED[""][0]
+    expected = EXPECTED["all"][0]
     if len(pairs) != expected:
         notes.append(f"{len(pairs)} of the {expected} published pairs")
     found = BoxedPairs(tuple(pairs), CLASSES, notes=tuple(notes)).only(classes)

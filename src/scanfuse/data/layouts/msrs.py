@@ -27,8 +27,8 @@ CITATION = (
 )
 LICENCE = "partly not stated; pictures derive from MFNet (Q. Ha et al., IROS 2017)"
 HOW_TO_GET = "https://github.com/Linfeng-Tang/MSRS; boxes: https://github.com/Lele-3/MSRS-detection-label"
-EXPECTED = {"train": 1083, "test": 361}
-"""Pairs of the published folders; how many of them have boxes depends on the label set."""
+EXPECTED = {"train": (1083,), "test": (361,)}
+"""Published folder -> (pairs,); how many of them have boxes depends on the label set."""
 RANK = 6
 KIND = "boxed_pairs"
 PHANTOM = "msrs"
@@ -55,7 +55,7 @@ def matches(root: Path, request: Request) -> bool:
 
 def read(root: Path, request: Request, options: Options) -> Manifest:
     """One row per pair, its boxes as target; see `list_pairs`."""
-    request.refuse("msrs", "group_pattern")
+    request.refuse("msrs", "group_pattern", "incomplete")
     found = list_pairs(root, labels=options.labels, block=options.block)
     return manifest_of_pairs(found, request, classes=options.classes)
 
@@ -101,10 +101,9 @@ def list_pairs(
             condition = {"D": "day", "N": "night"}.get(name[-1:].upper(), "")
             group = "-".join(part for part in (split, condition, block_of(name, block)) if part)
             pairs.append(BoxedPair(name, group, split, rgb, ir, boxes, condition=condition))
-        if split and sum(pair.split == split for pair in pairs) != EXPECTED[split]:
-            notes.append(
-                f"{sum(pair.split == split for pair in pairs)} of the {EXPECTED[split]} published {split} pairs"
-            )
+        count = sum(pair.split == split for pair in pairs)
+        if split and count != EXPECTED[split][0]:
+            notes.append(f"{count} of the {EXPECTED[split][0]} published {split} pairs")
     return BoxedPairs(tuple(pairs), CLASSES, NAMES, tuple(notes)).only(classes)
 
 

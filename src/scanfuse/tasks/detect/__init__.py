@@ -144,14 +144,17 @@ class Detection:
         images = [image_boxes(result.detections) for result in results]
         matches = match(images, len(self.classes))
         best = [precision_recall(matches, label).best_f1() for label in range(len(self.classes))]
-        self.thresholds = tuple(score if np.isfinite(score) else _USUAL_THRESHOLD for _, score in best)
-        lacking = [name for name, (f1, _) in zip(self.classes, best, strict=True) if not np.isfinite(f1)]
+        # With an F1 of 0 the score is that of a mistake, and so is nan.
+        self.thresholds = tuple(score if f1 > 0 else _USUAL_THRESHOLD for f1, score in best)
+        lacking = [name for name, (f1, _) in zip(self.classes, best, strict=True) if not f1 > 0]
         self._fitted = {
             "classes": list(self.classes),
             "thresholds": list(self.thresholds),
             "f1": [f1 if np.isfinite(f1) else None for f1, _ in best],
             "images": len(images),
-            "notes": [f"no object of {', '.join(lacking)} in validation: their threshold is 0.25"] if lacking else [],
+            "notes": [f"no {', no '.join(lacking)} was found in validation: the threshold is 0.25"]
+            if lacking
+            else [],
         }
         cuts = ", ".join(f"{name} {cut:.2f}" for name, cut in zip(self.classes, self.thresholds, strict=True))
         return f"Score thresholds from {len(images)} validation images: {cuts}"

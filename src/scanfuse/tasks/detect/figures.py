@@ -22,7 +22,7 @@ def of_evaluation(folder: Path) -> list[Plot]:
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8")))
         return [_precision_recall(content), _confusion(content)]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path} cannot be read ({type(error).__name__}): evaluate the run again.") from None
 
 
