@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scanfuse.cli import main
-from scanfuse.data.synthetic import brats, harvard, mura
+from scanfuse.data.synthetic import brats, harvard, msrs, mura
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +17,12 @@ def head_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("heads")
     harvard.write(root, harvard.Options(pair="CT-MRI", cases=6, slices=2, size=48, seed=0))
     return root
+
+
+@pytest.fixture(scope="session")
+def roads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten road scenes of one frame, 64 x 48, in the MSRS layout."""
+    return msrs.write(tmp_path_factory.mktemp("roads"), msrs.Options(scenes=10, frames=1, size=64, seed=1))
 
 
 @pytest.fixture(scope="session")

@@ -224,6 +224,7 @@ def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
 @click.option("--out", type=_FOLDER, default=None, help="folder for tables and pictures (default RUN/evaluation)")
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
+@click.option("--each-missing", is_flag=True, help="also with each input missing in turn")
 @click.option("--by", multiple=True, metavar="COLUMN", help="also by subgroup: a column of the data (repeatable)")
 @_SLICE
 @click.option("--device", default="auto", show_default=True)
@@ -235,6 +236,7 @@ def _evaluate(
     out: Path | None,
     pictures: int,
     ensemble: bool,
+    each_missing: bool,
     by: tuple[str, ...],
     slices: str | None,
     device: str,
@@ -260,6 +262,7 @@ def _evaluate(
         pictures=pictures,
         ensemble=ensemble,
         by=by,
+        each_missing=each_missing,
         quiet=quiet,
     )
     if not quiet:
@@ -341,6 +344,17 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
     click.echo(f"Wrote {out}. Next: scanfuse train xfmamba --encoder-weights {out} --data DIR --out RUN")
 
 
+@_import.command("yolov8")
+@click.argument("file", type=_FOLDER)
+@click.option("--out", type=_FOLDER, required=True, help="folder for weights.safetensors and config.yaml")
+def _import_yolov8(file: Path, out: Path) -> None:
+    """Read a published YOLOv8 detector (a state dict: .pt or .safetensors)."""
+    from scanfuse.verbs.import_weights import import_yolov8
+
+    click.echo(str(import_yolov8(file, out)))
+    click.echo(f"Wrote {out}. Next: scanfuse train fusionmamba --weights {out} --data DIR --out RUN")
+
+
 @_commands.command("predict", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
@@ -350,10 +364,11 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str | None, device: str) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
-    Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
+    Of inputs whose files belong together by name, folders can be given (--rgb DIR --ir DIR). Several runs that can be
+    joined, or the folder of a cross-validation, are an ensemble.
     """
     from scanfuse.options import option_name, pairs, words_and_options
-    from scanfuse.verbs.predict import Ensemble, load, predict_folder, predict_one
+    from scanfuse.verbs.predict import Ensemble, listed, load, predict_folder, predict_one
 
     runs, options = words_and_options(words)
     if not runs:
@@ -377,18 +392,19 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str |
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
     if data is None and not inputs:
         raise UserError(f"Nothing to predict: give {' '.join(f'{flag} FILE' for flag in flags)}, or --data DIR.")
-    if data is None:
+    samples = data if data is not None else listed(predictor, inputs)
+    if samples is None:
         line, files = predict_one(predictor, inputs, out)
         if line:
             click.echo(line)
         click.echo(f"Wrote {' and '.join(map(str, files))}.")
         return 0
-    found = predict_folder(predictor, data, out)
+    found = predict_folder(predictor, samples, out, quiet=False)
     shown = str(found.files[0]) if len(found.files) == 1 else f"{len(found.files)} results in {out}"
     if found.replaced:
         click.echo(f"An earlier {found.replaced} was replaced.")
     if not found.failures:
-        click.echo(f"Wrote {shown}: {found.samples} predicted.")
+        click.echo(f"Wrote {shown}: {found.samples} predicted, {found.per_second:.1f} a second.")
         return 0
     first = found.failures[0]
     click.echo(f"{first.id}: {_one_line(first.error)}", err=True)

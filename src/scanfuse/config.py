@@ -65,11 +65,19 @@ class TrainConfig(Section):
     epochs: int = Field(50, ge=1, le=1_000_000, description="passes over the training data")
     batch: int = Field(4, ge=1, le=65_536, description="samples per step, all in memory at once")
     accumulate: int = Field(1, ge=1, le=65_536, description="steps whose gradients are added up before an update")
-    lr: float = Field(1e-4, gt=0, description="peak learning rate of Adam(W)")
+    nominal_batch: int = Field(
+        0, ge=0, le=65_536, description="samples per update, reached by accumulating; 0 = as --accumulate says"
+    )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd: with Nesterov momentum")
+    momentum: float = Field(0.937, ge=0, lt=1, description="of sgd")
+    lr: float = Field(1e-4, gt=0, description="peak learning rate")
     min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of the cosine")
     weight_decay: float = Field(0.0, ge=0, description="decoupled; not for scan, norm, bias")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="learning rate after the warm-up")
     warmup_epochs: float = Field(1.0, ge=0, le=1_000_000, description="epochs of linear warm-up, fractions allowed")
+    warmup_bias_lr: float = Field(
+        0.0, ge=0, description="rate of biases at the first step, from which it goes to --lr; 0 = as other weights"
+    )
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 switches clipping off")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 switches averaging off")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = automatic mixed precision")

@@ -82,6 +82,7 @@ class Evaluation:
         measure: what a cell is: a mean over samples, or a value of all of them together.
         pictures: file name -> (h, w, 3) uint8, to be written beside the tables.
         examples: results of the first method worth explaining.
+        records: file name -> plain values, to be written as JSON beside the tables.
         folder: where it was written.
     """
 
@@ -101,6 +102,7 @@ class Evaluation:
     measure: str = "mean"
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
+    records: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
 
@@ -190,15 +192,17 @@ def write(evaluation: Evaluation, out: Path) -> None:
         if part.rows:
             write_rows(part.rows, out / f"per_sample_{name}.csv")
     write_text(out / "table.md", markdown(evaluation))
-    content = asdict(replace(evaluation, rows=[], pictures={}, examples=[], folder=None))
+    content = asdict(replace(evaluation, rows=[], pictures={}, examples=[], records={}, folder=None))
     for table in (content, *content["parts"].values()):
         # What is empty says nothing; `parts` of a part always is. How a table is worded, its task knows.
         for name in ("rows", "parts", "counts", "thresholds"):
             if not table[name]:
                 del table[name]
-        for name in ("rows", "who", "measure", "pictures", "examples", "folder"):
+        for name in ("rows", "who", "measure", "pictures", "examples", "records", "folder"):
             table.pop(name, None)
     write_text(out / "evaluation.json", json.dumps(without_nan(content), indent=2) + "\n")
+    for name, record in evaluation.records.items():
+        write_text(out / name, json.dumps(without_nan(record)) + "\n")
     for name, pixels in evaluation.pictures.items():
         with atomic_path(out / name) as temporary:
             PillowImage.fromarray(pixels).save(temporary)

@@ -10,12 +10,13 @@ import torch
 import scanfuse
 from scanfuse.data.folds import FoldConfig
 from scanfuse.data.inputs import Fitted, Inputs
+from scanfuse.data.inputs.boxed_pairs import BoxedPairs, BoxSettings
 from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
 from scanfuse.data.inputs.view_pairs import ViewPairs, ViewSettings
 from scanfuse.data.inputs.volumes import VolumePairs, VolumeSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
-from scanfuse.data.synthetic import brats, harvard, mura
+from scanfuse.data.synthetic import brats, harvard, msrs, mura
 
 BINARY = Labels("binary", ("0", "1"))
 
@@ -32,8 +33,14 @@ def _volumes(seed: int) -> Inputs:
     return VolumePairs(VolumeSettings(patch=12, flips=True), seed=seed)
 
 
+def _boxed_pairs(seed: int) -> Inputs:
+    classes = ("bicycle", "car", "person")
+    return BoxedPairs(BoxSettings(size=64, rgb_dropout=0.2), classes=classes, seed=seed, epochs=20)
+
+
 # For every kind: made with a seed, and small data for it.
 KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
+    "boxed_pairs": (_boxed_pairs, lambda root: msrs.write(root, msrs.Options(scenes=8, frames=2, size=64))),
     "image_pairs": (_image_pairs, lambda root: harvard.write(root, harvard.Options(cases=6, slices=2, size=40))),
     "volumes": (_volumes, lambda root: brats.write(root, brats.Options(patients=12, size=24))),
     "view_pairs": (_view_pairs, lambda root: mura.write(root, mura.Options(patients=30, size=40))),

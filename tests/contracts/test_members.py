@@ -18,8 +18,13 @@ Patch = pytest.MonkeyPatch
 PROTOCOLS: dict[str, type] = {"system": systems.System, "data": Inputs, "task": Task}
 # Small trainings of one epoch: options of `scanfuse train`.
 TINY = "--preset tiny --epochs 1 --batch 8 --threads 1 --device cpu --quiet".split()
-FLAGS = {"clinicalfmamba": ["--channels", "4,4,8", "--crop", "32"], "xfmamba": ["--size", "32"]}
-FLAGS["clinicalfmamba3d"] = ["--channels", "4,4,8", "--patch", "8", "--patches", "1"]
+FLAGS = {
+    "clinicalfmamba": ["--channels", "4,4,8", "--crop", "32"],
+    "clinicalfmamba3d": ["--channels", "4,4,8", "--patch", "8", "--patches", "1"],
+    # The classes are given, so that it can be trained where nothing is completed from the data.
+    "fusionmamba": "--size 64 --classes bicycle,car,person --num-classes 3".split(),
+    "xfmamba": ["--size", "32"],
+}
 
 
 def members(protocol: type) -> list[str]:
@@ -87,9 +92,9 @@ def test_half_an_ability_is_a_missing_member(ability: type, member: str, monkeyp
 
 
 @pytest.fixture(scope="module")
-def folders(head_phantoms: Path, bones: Path, brains: Path) -> dict[str, Path]:
+def folders(head_phantoms: Path, bones: Path, brains: Path, roads: Path) -> dict[str, Path]:
     """System -> its data."""
-    by_phantom = {"harvard": head_phantoms, "mura": bones, "brats": brains}
+    by_phantom = {"brats": brains, "harvard": head_phantoms, "msrs": roads, "mura": bones}
     return {name: by_phantom[systems.load(name).demonstration.phantom] for name in systems.available()}
 
 
@@ -160,6 +165,7 @@ ABILITIES: dict[str, tuple[str, tuple[str, ...], list[tuple[Verb, str]]]] = {
 HAS: dict[str, set[str]] = {
     "clinicalfmamba": {"facts"},
     "clinicalfmamba3d": {"adjustable", "facts"},
+    "fusionmamba": set(ABILITIES) - {"adjustable", "joined"},
     "xfmamba": set(ABILITIES) - {"adjustable"},
 }
 

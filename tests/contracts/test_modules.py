@@ -21,12 +21,15 @@ from scanfuse.fusion.dssf import DSSF, DSSFChain
 from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
 from scanfuse.fusion.sscs import SSCS
 from scanfuse.layers.conv import DGCB, EnlargingConv
+from scanfuse.layers.detect_head import DetectHead
 from scanfuse.layers.drop_path import DropPath
 from scanfuse.layers.linear import Linear
 from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteMixer
+from scanfuse.layers.pan import PAN
 from scanfuse.layers.route_conv import RouteConv
 from scanfuse.layers.ss2d import PLAIN, SS2D
 from scanfuse.layers.vss import MLP, VSSBlock
+from scanfuse.layers.yolo import C3, SPPF, Bottleneck, C2f, ConvNormAct
 from scanfuse.ops import routes
 
 MAP = (2, 5, 6, 16)
@@ -34,6 +37,7 @@ VOLUME = (2, 2, 3, 4, 16)
 SEQUENCE = (2, 30, 16)
 IMAGE = (2, 16, 5, 6)
 CUBOID = (2, 16, 3, 4, 5)
+LEVELS = [(2, 16, 8, 12), (2, 32, 4, 6), (2, 64, 2, 3)]
 CROSS = routes.cross(5, 6)
 
 # For every file of the two folders, its modules: a constructor, the shapes of the inputs, further arguments.
@@ -46,6 +50,7 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: EnlargingConv(16, 3, num_dims=2), [IMAGE], []),
         (lambda: EnlargingConv(16, 3, num_dims=3), [CUBOID], []),
     ],
+    "layers.detect_head": [(lambda: DetectHead((16, 32, 64), num_classes=2), LEVELS, [])],
     "layers.drop_path": [(lambda: DropPath(0.0), [MAP], [])],
     "layers.linear": [(lambda: Linear(16, 8), [MAP], [])],
     "layers.mamba": [
@@ -56,6 +61,10 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: LatentMamba(16, route_set="raster"), [MAP], []),
         (lambda: LatentMamba(16, route_set="triplane6"), [VOLUME], []),
     ],
+    "layers.pan": [
+        (lambda: PAN((16, 32, 64), (16, 32, 64), num_blocks=1), LEVELS, []),
+        (lambda: PAN((16, 32, 64), (16, 16, 32), num_blocks=2, block="c3"), LEVELS, []),
+    ],
     "layers.route_conv": [(lambda: RouteConv(16, num_routes=4), [SEQUENCE], [CROSS])],
     "layers.ss2d": [(lambda: SS2D(16), [MAP], []), (lambda: SS2D(16, PLAIN), [MAP], [])],
     "layers.ssm": [],  # functions on parameters
@@ -63,6 +72,13 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: MLP(16, 32), [MAP], []),
         (lambda: VSSBlock(16), [MAP], []),
         (lambda: VSSBlock(16, options=PLAIN, mlp_ratio=4.0), [MAP], []),
+    ],
+    "layers.yolo": [
+        (lambda: ConvNormAct(16, 8, 3, stride=2), [IMAGE], []),
+        (lambda: Bottleneck(16), [IMAGE], []),
+        (lambda: C2f(16, 8, num_blocks=2), [IMAGE], []),
+        (lambda: C3(16, 8, num_blocks=2), [IMAGE], []),
+        (lambda: SPPF(16, 8), [IMAGE], []),
     ],
     "fusion.average": [(lambda: AverageFusion(16), [MAP, MAP], [])],
     "fusion.channel_attention": [
@@ -92,7 +108,7 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 23
+NUM_MODULES = 30
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

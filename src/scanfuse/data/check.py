@@ -22,20 +22,27 @@ class Finding:
     """One line. "error": training or its scores would be wrong; "warning": worth a look."""
 
     severity: Literal["error", "warning"]
-    kind: str  # layout, unpaired, unreadable, size, duplicate, group, outcomes, constant, mode, leak, order
+    # layout, unpaired, unreadable, size, duplicate, group, outcomes, constant, mode, leak, order, boxes, shift
+    kind: str
     message: str
 
     def __str__(self) -> str:
         return f"{self.severity}: {self.message}"
 
 
-def check(open_data: Callable[[bool], Manifest], *, is_registered: bool) -> list[Finding]:
+Further = Callable[[Manifest], list[Finding]]
+"""What an input kind finds wrong itself."""
+
+
+def check(
+    open_data: Callable[[bool], Manifest], *, is_registered: bool, further: Further | None = None
+) -> list[Finding]:
     """Opens a data set as training would and reads every file.
 
     Args:
         open_data: how a training opens it; called with True for the splits of the training, and with False for none
             if that fails: the split may be what is wrong, and the files can be looked at all the same.
-        is_registered: see `check_manifest`.
+        is_registered, further: see `check_manifest`.
 
     Returns:
         Findings, errors first; empty if all is well. Data that cannot be opened at all are one finding.
@@ -49,14 +56,16 @@ def check(open_data: Callable[[bool], Manifest], *, is_registered: bool) -> list
             manifest = open_data(False)
         except UserError:
             return findings
-    return _sorted(findings + check_manifest(manifest, is_registered=is_registered))
+    return _sorted(findings + check_manifest(manifest, is_registered=is_registered, further=further))
 
 
-def check_manifest(manifest: Manifest, *, is_registered: bool) -> list[Finding]:
+def check_manifest(manifest: Manifest, *, is_registered: bool, further: Further | None = None) -> list[Finding]:
     """Findings of an opened manifest, errors first: files, sizes, duplicates, splits, constant pictures, leaks.
 
     With `is_registered`, every row must have all modalities in one size; without, columns are views of a study, and
-    the same picture in two columns is a duplicate too.
+    the same picture in two columns is a duplicate too. `further` says what is wrong with the targets, and whatever
+    else the input kind alone can see; without it targets are outcomes, which every part should have and no column
+    should give away.
     """
     findings: list[Finding] = []
     hashes: dict[tuple[str, str], list[tuple[Row, Path]]] = defaultdict(list)
@@ -80,8 +89,7 @@ def check_manifest(manifest: Manifest, *, is_registered: bool) -> list[Finding]:
     findings.extend(_duplicates(hashes))
     findings.extend(_modes(unusual))
     findings.extend(_groups(manifest))
-    findings.extend(_outcomes(manifest))
-    findings.extend(_leaks(manifest))
+    findings.extend(_outcomes(manifest) + _leaks(manifest) if further is None else further(manifest))
     findings.extend(_order(manifest))
     return _sorted(findings)
 

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 __all__ = ["Method", "Target", "grad_cam", "maps_of", "output", "scaled_together", "tapped"]
 
 Method = Literal["gradcam", "hirescam"]
-Target = Callable[[Tensor], Tensor]
+Target = Callable[[Any], Tensor]
 """Outputs (b, n) -> the number (b,) that is to be explained."""
 
 
@@ -27,7 +27,7 @@ def output(column: int, *, against: bool = False) -> Target:
 def grad_cam(
     model: nn.Module,
     taps: Sequence[str],
-    forward: Callable[[], Float[Tensor, "b n"]],
+    forward: Callable[[], Any],
     target: Target,
     *,
     method: Method = "gradcam",

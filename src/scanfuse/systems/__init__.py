@@ -71,7 +71,7 @@ class System(Protocol):
 
     def __init__(self, config: Any) -> None: ...
 
-    def forward(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> "Tensor":
+    def forward(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Any:
         """The outputs of the network as the task takes them; the inputs named in `without` count as missing."""
 
 

@@ -11,7 +11,7 @@ it is written, and which tables, tests and pictures are made of results. A task 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -43,7 +43,7 @@ __all__ = [
     "Words",
 ]
 
-Forward = Callable[[dict[str, Any]], "Tensor"]
+Forward = Callable[[dict[str, Any]], Any]
 """A batch -> the outputs of the network."""
 
 Plot = tuple[str, str]
@@ -74,10 +74,17 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Method:
-    """A run as a task sees it: its own task, with what it fitted, and its raw results batch by batch."""
+    """A run as a task sees it.
+
+    Attributes:
+        task: its own, with what it fitted.
+        batches: batches and their raw results; runs the network.
+        without: name of an input -> the same run with that input missing; empty unless that was asked for.
+    """
 
     task: "Task"
     batches: Iterable[tuple[dict[str, Any], list[Any]]]
+    without: "Mapping[str, Method]" = field(default_factory=dict)
 
     @property
     def raw(self) -> list[Any]:
@@ -139,10 +146,10 @@ class Task(Protocol):
     def order(self, count: int, *, batch: int, seed: int, epoch: int) -> list[list[int]]:
         """The batches of an epoch of `count` samples as positions, by the arguments and what `begin` saw alone."""
 
-    def loss(self, outputs: "Tensor", batch: Mapping[str, Any]) -> "dict[str, Tensor]":
+    def loss(self, outputs: Any, batch: Mapping[str, Any]) -> "dict[str, Tensor]":
         """Scalars; "loss" is the one to minimise, the others are shown."""
 
-    def validation(self, scored: "Iterable[tuple[Tensor, dict[str, Any]]]") -> dict[str, float]:
+    def validation(self, scored: Iterable[tuple[Any, dict[str, Any]]]) -> dict[str, float]:
         """Values of one validation pass for the history, at least "loss", from outputs and their batches."""
 
     def criterion(self, row: Mapping[str, float]) -> Criterion:

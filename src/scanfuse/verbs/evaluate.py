@@ -31,6 +31,7 @@ def evaluate(
     pictures: int = 6,
     ensemble: bool = False,
     by: Sequence[str] = (),
+    each_missing: bool = False,
     quiet: bool = False,
 ) -> Evaluation:
     """Scores runs and the system's baselines on the same samples.
@@ -51,6 +52,7 @@ def evaluate(
         ensemble: adds the mean of the runs as a method.
         by: columns of the data set whose values are subgroups with results of their own; by default what the data set
             is usually reported by.
+        each_missing: also with each input missing in turn, where the system knows missing inputs.
         quiet: no progress.
 
     Raises:
@@ -69,7 +71,10 @@ def evaluate(
         found = task.evaluate_folds(methods, parts, Asked(split, ensemble, by, rows, quiet))
         return _written(found, home or first.run.path, out, f"out-of-fold-{split}")
     chosen = choose(predictors, data, split)
-    methods = {name: predictor.method(chosen.manifest, quiet=quiet) for name, predictor in predictors.items()}
+    methods = {
+        name: predictor.method(chosen.manifest, each_missing=each_missing, quiet=quiet)
+        for name, predictor in predictors.items()
+    }
     found = task.evaluate(methods, chosen.manifest, Asked(chosen.name, ensemble, by, rows, quiet))
     own = f"external-{file_name(Path(data).resolve().name)}" if chosen.name == "external" else chosen.name
     found = _written(found, home or first.run.path, out, f"ensemble-{own}" if ensemble else own)

@@ -9,13 +9,15 @@ from torch import nn
 from scanfuse.config import TrainConfig
 from scanfuse.layers.ssm import without_weight_decay
 
-__all__ = ["WeightAverage", "learning_rate", "parameter_groups"]
+__all__ = ["WeightAverage", "learning_rate", "make_optimizer", "parameter_groups", "steps_per_update"]
 
 
-def learning_rate(settings: TrainConfig, update: int, updates_per_epoch: int) -> float:
-    """The rate of an update (from 0): linear warm-up, then constant or a cosine down to `min_lr`."""
+def learning_rate(settings: TrainConfig, update: int, updates_per_epoch: int, *, start: float = 0.0) -> float:
+    """The rate of an update (from 0): linear warm-up from `start`, then constant or a cosine down to `min_lr`."""
     warmup = round(settings.warmup_epochs * updates_per_epoch)
     if update < warmup:
+        if start:
+            return start + (settings.lr - start) * update / warmup
         return settings.lr * (update + 1) / warmup
     if settings.schedule == "constant":
         return settings.lr
@@ -25,13 +27,36 @@ def learning_rate(settings: TrainConfig, update: int, updates_per_epoch: int) ->
     return floor + (settings.lr - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices and kernels decay; scan parameters, norms and biases do not."""
+def parameter_groups(model: nn.Module, weight_decay: float, *, biases_apart: bool = False) -> list[dict[str, Any]]:
+    """Matrices and kernels decay; scan parameters, norms and biases do not; biases are apart if asked for."""
     exempt = without_weight_decay(model)
     named = list(model.named_parameters())
     decay = [parameter for name, parameter in named if name not in exempt]
-    keep = [parameter for name, parameter in named if name in exempt]
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+    keep = [(name, parameter) for name, parameter in named if name in exempt]
+    groups = [{"params": decay, "weight_decay": weight_decay}]
+    if not biases_apart:
+        return [*groups, {"params": [parameter for _, parameter in keep], "weight_decay": 0.0}]
+    biases = [parameter for name, parameter in keep if name.endswith("bias")]
+    others = [parameter for name, parameter in keep if not name.endswith("bias")]
+    return [
+        *groups,
+        {"params": others, "weight_decay": 0.0},
+        {"params": biases, "weight_decay": 0.0, "is_bias": True},
+    ]
+
+
+def make_optimizer(model: nn.Module, settings: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser that the settings ask for."""
+    groups = parameter_groups(model, settings.weight_decay, biases_apart=settings.warmup_bias_lr > 0)
+    if settings.optimizer == "sgd":
+        nesterov = settings.momentum > 0
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov)
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+def steps_per_update(settings: TrainConfig) -> int:
+    """How many steps' gradients are added up before an update."""
+    return max(1, round(settings.nominal_batch / settings.batch)) if settings.nominal_batch else settings.accumulate
 
 
 class WeightAverage:

@@ -7,10 +7,12 @@ result.pixels                      # the fused image, in the range and depth of 
 
 import difflib
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import huggingface_hub
 import torch
@@ -30,7 +32,7 @@ from scanfuse.options import leaves, nested
 from scanfuse.run import Run, open_run
 from scanfuse.tasks import Failure, Method
 
-__all__ = ["Ensemble", "Predicted", "Predictor", "load", "predict_folder", "predict_one"]
+__all__ = ["Ensemble", "Predicted", "Predictor", "listed", "load", "predict_folder", "predict_one"]
 
 
 class Predictor:
@@ -103,25 +105,51 @@ class Predictor:
         return self.system.task.finished(self.raw(batch))
 
     @torch.no_grad()
-    def raw(self, batch: dict[str, Any]) -> list[Any]:
-        """The raw results for a batch of the system's data set."""
-        return self.system.task.results(self.system.forward, to_device(batch, self.device))
+    def raw(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> list[Any]:
+        """The raw results for a batch of the system's data set; inputs in `without` count as missing."""
+        forward = partial(self.system.forward, without=without) if without else self.system.forward
+        return self.system.task.results(forward, to_device(batch, self.device))
 
-    def method(self, manifest: Manifest, *, quiet: bool = True) -> Method:
-        """The run on all samples of a manifest, as its task takes it."""
+    def method(
+        self,
+        manifest: Manifest,
+        *,
+        without: frozenset[str] = frozenset(),
+        each_missing: bool = False,
+        quiet: bool = True,
+    ) -> Method:
+        """The run on all samples of a manifest, as its task takes it.
+
+        Args:
+            manifest: the samples.
+            without: inputs that count as missing.
+            each_missing: also the run without each input in turn.
+            quiet: no progress.
+
+        Raises:
+            UserError: the system does not know missing inputs, or its task has no table of them.
+        """
+        if each_missing and not (
+            systems.ability(self.system, "missing_inputs") and systems.ability(self.system.task, "shows_missing")
+        ):
+            raise UserError(f"{self.system.config.system} has no table with inputs missing.")
         data = self.system.data
         samples: Any = data.dataset(manifest, train=False)
         loader: DataLoader[Any] = DataLoader(samples, batch_size=self._at_once, collate_fn=data.collate)
         # Where a sample is a step of its own, the task shows how far all runs together are.
         steps = track(loader, "predicting", len(loader), transient=True, disable=quiet or data.mixed_sizes)
-        return Method(self.system.task, ((batch, self.raw(batch)) for batch in steps))
+        lacking = {
+            name: self.method(manifest, without=frozenset([name]), quiet=quiet)
+            for name in (self.modalities if each_missing else ())
+        }
+        return Method(self.system.task, ((batch, self.raw(batch, without)) for batch in steps), lacking)
 
-    def each(self, manifest: Manifest) -> Iterator[Any]:
+    def each(self, manifest: Manifest, *, quiet: bool = True) -> Iterator[Any]:
         """Raw results of all samples in order; a sample that cannot be read is a `Failure`."""
         data = self.system.data
         samples: Any = _Guarded(data.dataset(manifest, train=False))
         loader: DataLoader[Any] = DataLoader(samples, batch_size=self._at_once, collate_fn=list)
-        for found in loader:
+        for found in track(loader, "predicting", len(loader), transient=True, disable=quiet):
             yield from (each for each in found if isinstance(each, Failure))
             good = [each for each in found if not isinstance(each, Failure)]
             if good:
@@ -249,23 +277,54 @@ class Predicted:
         samples: how many were predicted.
         failures: what could not be.
         replaced: name of an earlier table that was there; "" if there was none.
+        seconds: what it took, reading and writing included.
     """
 
     files: list[Path]
     samples: int
     failures: list[Failure]
     replaced: str
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Samples in a second."""
+        return self.samples / max(self.seconds, 1e-9)
 
 
-def predict_folder(predictor: Predictor | Ensemble, data: str | Path, out: str | Path) -> Predicted:
-    """Predicts every sample under `data` and writes the results; a sample that cannot be read fails alone."""
+def listed(predictor: Predictor | Ensemble, inputs: Mapping[str, Any]) -> Manifest | None:
+    """The samples of inputs that are folders, where the input kind can tell which of their files belong together.
+
+    Returns:
+        None where the inputs are those of one sample.
+
+    Raises:
+        UserError: an input that the run does not know, or folders that do not fit together.
+    """
+    first = next(iter(predictor.members.values())) if isinstance(predictor, Ensemble) else predictor
+    of_folders = systems.ability(first.system.data, "of_folders")
+    return None if of_folders is None else cast(Manifest | None, of_folders(inputs))
+
+
+def predict_folder(
+    predictor: Predictor | Ensemble, data: str | Path | Manifest, out: str | Path, *, quiet: bool = True
+) -> Predicted:
+    """Predicts every sample of `data` and writes the results; a sample that cannot be read fails alone.
+
+    Args:
+        predictor: a run or several.
+        data: a folder or manifest.csv as for training, or samples that are listed already.
+        out: folder for the results.
+        quiet: no progress.
+    """
+    started = time.perf_counter()
     members = predictor.members if isinstance(predictor, Ensemble) else {"": predictor}
     first = next(iter(members.values()))
-    manifest = first.system.data.open(Path(data), split=False)
+    manifest = data if isinstance(data, Manifest) else first.system.data.open(Path(data), split=False)
     failures: dict[str, Failure] = {}
 
     def watched(member: Predictor) -> Iterator[Any]:
-        for each in member.each(manifest):
+        for each in member.each(manifest, quiet=quiet):
             if isinstance(each, Failure):
                 failures[each.id] = each
             yield each
@@ -276,7 +335,9 @@ def predict_folder(predictor: Predictor | Ensemble, data: str | Path, out: str |
         files = predictor.joined.write(found, Path(out))
     else:
         files = first.system.task.write(found[""], Path(out))
-    return Predicted(files, len(manifest) - len(failures), list(failures.values()), replaced)
+    return Predicted(
+        files, len(manifest) - len(failures), list(failures.values()), replaced, time.perf_counter() - started
+    )
 
 
 class _Guarded:

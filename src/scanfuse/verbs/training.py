@@ -12,24 +12,29 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from scanfuse import __version__
+from scanfuse import __version__, systems
 from scanfuse.config import TrainConfig
 from scanfuse.data.manifest import Manifest
 from scanfuse.device import to_device
 from scanfuse.errors import UserError
+from scanfuse.files import atomic_path
 from scanfuse.run import Run
 from scanfuse.systems import System
 from scanfuse.tasks import Criterion
 from scanfuse.verbs.loading import Batches
 from scanfuse.verbs.non_finite import first_non_finite
-from scanfuse.verbs.optimisation import WeightAverage, learning_rate, parameter_groups
+from scanfuse.verbs.optimisation import WeightAverage, learning_rate, make_optimizer, steps_per_update
 from scanfuse.verbs.progress import Progress
 from scanfuse.verbs.stopping import Stop, stop_on_signals
 
 __all__ = ["Training"]
+
+_PICTURED = 3
+"""Batches of the first epoch that are drawn."""
 
 
 @dataclass
@@ -77,16 +82,16 @@ class Training:
         self.val_data = cast(Any, system.data.dataset(manifest.subset("val"), train=False))
         system.task.begin(self.train_data, self.val_data)
         self.accelerator = _accelerator(device, self.settings.precision)
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(system.model, self.settings.weight_decay), lr=self.settings.lr
+        self.wrapped, self.optimizer = self.accelerator.prepare(
+            _LossModule(system), make_optimizer(system.model, self.settings)
         )
-        self.wrapped, self.optimizer = self.accelerator.prepare(_LossModule(system), self.optimizer)
+        self.accumulate = steps_per_update(self.settings)
         self.average = WeightAverage(system.model, self.settings.ema) if self.settings.ema else None
         self.state = _State()
         self.stop = Stop()
         self.batches = Batches(self.train_data, system.data.collate, workers=self.settings.workers)
         self.batches_per_epoch = len(self._order(epoch=0))
-        self.updates_per_epoch = math.ceil(self.batches_per_epoch / self.settings.accumulate)
+        self.updates_per_epoch = math.ceil(self.batches_per_epoch / self.accumulate)
 
     def fit(self) -> Run:
         """Trains to the last epoch, or until it stops getting better; then fits what results are decided by."""
@@ -146,19 +151,21 @@ class Training:
         self.optimizer.zero_grad()
         started = time.perf_counter()
         for batch in self.batches.of(self._order(state.epoch)[state.step_in_epoch :]):
+            if state.epoch == 0 and state.step_in_epoch < _PICTURED:
+                self._picture(batch)
             batch = to_device(batch, self.accelerator.device)
             with self.accelerator.autocast():
                 parts = self.wrapped(batch)
             if not torch.isfinite(parts["loss"]):
                 raise UserError(self._explain_non_finite(batch))
             # The last group of an epoch may be short; its mean must still be a mean.
-            first = state.step_in_epoch - state.step_in_epoch % settings.accumulate
-            group = min(settings.accumulate, self.batches_per_epoch - first)
+            first = state.step_in_epoch - state.step_in_epoch % self.accumulate
+            group = min(self.accumulate, self.batches_per_epoch - first)
             self.accelerator.backward(parts["loss"] / group)
             state.step_in_epoch += 1
             for name, value in parts.items():
                 state.sums[name] = state.sums.get(name, 0.0) + float(value.detach())
-            if state.step_in_epoch % settings.accumulate == 0 or state.step_in_epoch == self.batches_per_epoch:
+            if state.step_in_epoch % self.accumulate == 0 or state.step_in_epoch == self.batches_per_epoch:
                 self._update()
                 if self.stop and state.step_in_epoch < self.batches_per_epoch:
                     state.seconds += time.perf_counter() - started
@@ -167,13 +174,21 @@ class Training:
             progress.advance(state.epoch + 1, settings.epochs, state.sums["loss"] / state.step_in_epoch)
         state.seconds += time.perf_counter() - started
 
+    def _picture(self, batch: dict[str, Any]) -> None:
+        """Draws what the network is taught, where the inputs can be drawn: a wrong box is seen at once."""
+        draw = systems.ability(self.system.data, "batch_picture")
+        if draw is not None:
+            with atomic_path(self.run.path / "batches" / f"train_{self.state.step_in_epoch}.png") as temporary:
+                PillowImage.fromarray(draw(batch)).save(temporary)
+
     def _order(self, epoch: int) -> list[list[int]]:
         settings = self.settings
         return self.system.task.order(len(self.train_data), batch=settings.batch, seed=settings.seed, epoch=epoch)
 
     def _update(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.settings, self.state.updates, self.updates_per_epoch)
+            start = self.settings.warmup_bias_lr if group.get("is_bias") else 0.0
+            group["lr"] = learning_rate(self.settings, self.state.updates, self.updates_per_epoch, start=start)
         limit = self.settings.clip or math.inf
         norm = self.accelerator.clip_grad_norm_(self.system.model.parameters(), limit)
         if norm is not None and not torch.isfinite(torch.as_tensor(norm)):

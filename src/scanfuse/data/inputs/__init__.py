@@ -55,6 +55,12 @@ class Samples(Protocol):
 class Inputs(Protocol):
     """What the verbs need of an input kind.
 
+    Optional abilities, each asked for by name with `systems.ability`:
+
+        choose_slice(text)                    takes these slices of volumes and stacks from here on
+        batch_picture(batch) -> (h, w, 3)     a batch as a picture, for the run folder: what the network is taught
+        of_folders(inputs) -> Manifest        the samples of inputs that are folders; None for those of one sample
+
     Attributes:
         KIND: the name of its module, by which layouts say what reads them.
         modalities: names of the inputs of one sample.
