@@ -40,7 +40,7 @@ Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and i
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -88,7 +88,7 @@ class ModelConfig(Section):
     norm: Norm = Field("batch", description="of the convolutions; group does not depend on the batch")
 
     @model_validator(mode="after")
-    def _sizes(self) -> Self:
+    def _sizes(self) -> "ModelConfig":
         if not all(1 <= width <= _FURTHEST for width in self.channels):
             raise ValueError(f"the widths {self.channels} must lie in 1 to {_FURTHEST}")
         if not all(1 <= dilation <= 64 for dilation in self.dilations):
@@ -175,7 +175,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
-    def _statistics_need_samples(self) -> Self:
+    def _statistics_need_samples(self) -> "Config":
         if self.train.batch == 1 and self.model.norm == "batch":
             raise ValueError("batch norm needs two samples or more in a batch: set --norm group or --batch 2")
         return self
