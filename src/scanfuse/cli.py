@@ -368,7 +368,7 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str |
     joined, or the folder of a cross-validation, are an ensemble.
     """
     from scanfuse.options import option_name, pairs, words_and_options
-    from scanfuse.verbs.predict import Ensemble, listed, load, predict_folder, predict_one
+    from scanfuse.verbs.predict import Ensemble, listed, load, predict_folder, predict_listed, predict_one
 
     runs, options = words_and_options(words)
     if not runs:
@@ -392,14 +392,16 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str |
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
     if data is None and not inputs:
         raise UserError(f"Nothing to predict: give {' '.join(f'{flag} FILE' for flag in flags)}, or --data DIR.")
-    samples = data if data is not None else listed(predictor, inputs)
-    if samples is None:
+    if data is not None:
+        found = predict_folder(predictor, data, out, quiet=False)
+    elif (folders := listed(predictor, inputs)) is not None:
+        found = predict_listed(predictor, folders, out, quiet=False)
+    else:
         line, files = predict_one(predictor, inputs, out)
         if line:
             click.echo(line)
         click.echo(f"Wrote {' and '.join(map(str, files))}.")
         return 0
-    found = predict_folder(predictor, samples, out, quiet=False)
     shown = str(found.files[0]) if len(found.files) == 1 else f"{len(found.files)} results in {out}"
     if found.replaced:
         click.echo(f"An earlier {found.replaced} was replaced.")

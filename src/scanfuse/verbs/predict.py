@@ -32,7 +32,7 @@ from scanfuse.options import leaves, nested
 from scanfuse.run import Run, open_run
 from scanfuse.tasks import Failure, Method
 
-__all__ = ["Ensemble", "Predicted", "Predictor", "listed", "load", "predict_folder", "predict_one"]
+__all__ = ["Ensemble", "Predicted", "Predictor", "listed", "load", "predict_folder", "predict_listed", "predict_one"]
 
 
 class Predictor:
@@ -301,26 +301,31 @@ def listed(predictor: Predictor | Ensemble, inputs: Mapping[str, Any]) -> Manife
     Raises:
         UserError: an input that the run does not know, or folders that do not fit together.
     """
-    first = next(iter(predictor.members.values())) if isinstance(predictor, Ensemble) else predictor
-    of_folders = systems.ability(first.system.data, "of_folders")
+    of_folders = systems.ability(_first(predictor).system.data, "of_folders")
     return None if of_folders is None else cast(Manifest | None, of_folders(inputs))
 
 
 def predict_folder(
-    predictor: Predictor | Ensemble, data: str | Path | Manifest, out: str | Path, *, quiet: bool = True
+    predictor: Predictor | Ensemble, data: str | Path, out: str | Path, *, quiet: bool = True
 ) -> Predicted:
-    """Predicts every sample of `data` and writes the results; a sample that cannot be read fails alone.
+    """Predicts every sample under `data`, as for training a folder or a manifest.csv; see `predict_listed`."""
+    manifest = _first(predictor).system.data.open(Path(data), split=False)
+    return predict_listed(predictor, manifest, out, quiet=quiet)
+
+
+def predict_listed(
+    predictor: Predictor | Ensemble, manifest: Manifest, out: str | Path, *, quiet: bool = True
+) -> Predicted:
+    """Predicts every sample of a manifest and writes the results; a sample that cannot be read fails alone.
 
     Args:
         predictor: a run or several.
-        data: a folder or manifest.csv as for training, or samples that are listed already.
+        manifest: the samples.
         out: folder for the results.
         quiet: no progress.
     """
     started = time.perf_counter()
     members = predictor.members if isinstance(predictor, Ensemble) else {"": predictor}
-    first = next(iter(members.values()))
-    manifest = data if isinstance(data, Manifest) else first.system.data.open(Path(data), split=False)
     failures: dict[str, Failure] = {}
 
     def watched(member: Predictor) -> Iterator[Any]:
@@ -334,7 +339,7 @@ def predict_folder(
     if isinstance(predictor, Ensemble):
         files = predictor.joined.write(found, Path(out))
     else:
-        files = first.system.task.write(found[""], Path(out))
+        files = predictor.system.task.write(found[""], Path(out))
     return Predicted(
         files, len(manifest) - len(failures), list(failures.values()), replaced, time.perf_counter() - started
     )
@@ -378,6 +383,10 @@ def _load_weights(model: nn.Module, run: Run) -> None:
             f"shape, such as {wrong[0]}. Use the version of scanfuse in run.json, or train again."
         )
     model.load_state_dict(weights)
+
+
+def _first(predictor: Predictor | Ensemble) -> Predictor:
+    return next(iter(predictor.members.values())) if isinstance(predictor, Ensemble) else predictor
 
 
 def _both(names: Sequence[str]) -> str:

@@ -7,7 +7,8 @@ A sample is a dictionary:
     "present"   {"rgb": bool, "ir": bool}, at least one True
     "objects"   {"classes": int64 (n,), "boxes": float32 (n, 4)}, left, top, right, bottom in pixels of the input
     "meta"      id, group, target (text, see `data.box_text`), paths, size (h, w) of the pictures, placements
-                {sensor: Placement}, truth (`Boxes` in pixels of the pictures; None where not annotated)
+                {sensor: Placement}, truth (`Boxes` in pixels of the pictures; None where not annotated), pixels
+                {sensor: the picture as it was given, for one that is no row of a data set}
 
 In a batch "objects" holds those of all samples, with a further entry "image": which sample each is of.
 """
@@ -373,7 +374,7 @@ def _objects(boxes: Boxes) -> dict[str, Tensor]:
 
 
 def _meta(row: Row) -> dict[str, Any]:
-    return {"id": row.id, "group": row.group, "target": row.target, "paths": dict(row.paths)}
+    return {"id": row.id, "group": row.group, "target": row.target, "paths": dict(row.paths), "pixels": {}}
 
 
 def _drawn(unit: Tensor, boxes: Sequence[Sequence[float]], names: Sequence[str]) -> UInt8[np.ndarray, "h w 3"]:
