@@ -26,6 +26,7 @@ from scanfuse.layers.linear import Linear
 from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteMixer
 from scanfuse.layers.route_conv import RouteConv
 from scanfuse.layers.ss2d import PLAIN, SS2D
+from scanfuse.layers.tabular import TableEncoder, TableTokens
 from scanfuse.layers.vss import MLP, VSSBlock
 from scanfuse.ops import routes
 
@@ -34,6 +35,7 @@ VOLUME = (2, 2, 3, 4, 16)
 SEQUENCE = (2, 30, 16)
 IMAGE = (2, 16, 5, 6)
 CROSS = routes.cross(5, 6)
+TABLE = torch.tensor([[[0.5, 1], [3, 1], [0, 0], [2, 1]], [[0, 0], [0, 0], [-1.5, 1], [1, 1.0]]])
 
 # For every file of the two folders, its modules: a constructor, the shapes of the inputs, further arguments.
 Case = tuple[Callable[[], nn.Module], list[tuple[int, ...]], list[Tensor]]
@@ -55,6 +57,11 @@ MEMBERS: dict[str, list[Case]] = {
     "layers.route_conv": [(lambda: RouteConv(16, num_routes=4), [SEQUENCE], [CROSS])],
     "layers.ss2d": [(lambda: SS2D(16), [MAP], []), (lambda: SS2D(16, PLAIN), [MAP], [])],
     "layers.ssm": [],  # functions on parameters
+    "layers.tabular": [
+        (lambda: TableTokens((0, 3, 0, 2), 16), [], [TABLE]),
+        (lambda: TableTokens((0, 0), 16), [(2, 2, 2)], []),
+        (lambda: TableEncoder(16, hidden=8), [(2, 5, 16)], []),
+    ],
     "layers.vss": [
         (lambda: MLP(16, 32), [MAP], []),
         (lambda: VSSBlock(16), [MAP], []),
@@ -85,7 +92,7 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 22
+NUM_MODULES = 24
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 
