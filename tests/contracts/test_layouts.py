@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from scanfuse import config
@@ -18,6 +19,7 @@ PHANTOMS = synthetic.names()
 SMALL: dict[str, Any] = {"cases": 8, "slices": 2, "patients": 24, "size": 48, "seed": 3}
 REQUESTS = {
     "image_pairs": Request(("CT", "MRI")),
+    "image_table": Request(),
     "view_pairs": Request(incomplete="keep"),
 }
 """How each kind asks; a layout of a new kind brings its line."""
@@ -43,9 +45,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return write
 
 
+def take_a_picture_away(root: Path, layout: str) -> None:
+    """Of the first case: its file, or what a container holds of it."""
+    row = next(iter(open_manifest(root, "image_table", Request(split="none")).rows))
+    if row.paths["image"].suffix == ".hdf5":
+        with h5py.File(row.paths["image"], "a") as file:
+            del file[row.id]
+    else:
+        row.paths["image"].unlink()
+
+
 def test_how_many_there_are() -> None:
-    """Seven published or own layouts; a new file changes the number, and the tests below run over it."""
-    assert len(LAYOUTS) == 7 and len(PHANTOMS) == 7
+    """Ten published or own layouts; a new file changes the number, and the tests below run over it."""
+    assert len(LAYOUTS) == 10 and len(PHANTOMS) == 10
     assert {load(name).KIND for name in LAYOUTS} == set(REQUESTS)
     assert {load(name).PHANTOM for name in LAYOUTS} == set(PHANTOMS)
     by_kind = [name for kind in REQUESTS for name in layouts.names(kind)]
@@ -134,6 +146,8 @@ def test_incomplete_samples_are_an_error_kept_or_dropped(name: str, tmp_path: Pa
         table = root / "manifest.csv"
         if table.exists():
             table.write_text(table.read_text().replace(gone.relative_to(root).as_posix(), ""))
+    if module.KIND == "image_table":
+        take_a_picture_away(root, name)
     found = {
         incomplete: open_manifest(root, module.KIND, Request(asked, split="none", incomplete=incomplete))
         for incomplete in ("keep", "drop")

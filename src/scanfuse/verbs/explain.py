@@ -128,4 +128,4 @@ def _instrument(predictor: Predictor) -> Instrument:
 def _pixels(batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:
     """The original picture of an input of a batch of one, and where it lies in what the network saw."""
     meta = batch["meta"][0]
-    return read_image(meta["paths"][name]).pixels, meta["placements"][name]
+    return read_image(meta["paths"][name], member=meta["id"]).pixels, meta["placements"][name]

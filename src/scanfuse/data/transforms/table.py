@@ -188,14 +188,14 @@ class Table:
         return found, wrong
 
     def encode_row(self, row: Mapping[str, Any]) -> Float32[np.ndarray, "f 2"]:
-        """One row given by hand; names that are left out are missing.
+        """One row given by hand; columns that are left out, or would be by their name, are passed over.
 
         Raises:
             UserError: a name that the table never had, or a word where a number is expected.
         """
         known = {*self.names, *self.left_out}
         for name in row:
-            if name not in known:
+            if name not in known and leak_of(name) is None:
                 near = difflib.get_close_matches(name, self.names, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.names)}."
                 raise UserError(f"The table of this run has no column {name!r}; {hint}")
