@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from scanfuse import config, systems
+from scanfuse import config, options, systems
 from scanfuse.errors import UserError
 
 
@@ -22,7 +22,7 @@ def test_every_recipe_is_valid_and_survives_the_round_trip(name: str, tmp_path: 
 
 @pytest.mark.parametrize("name", systems.available())
 def test_every_leaf_has_its_own_flag_and_a_description(name: str) -> None:
-    leaves = config.leaves(systems.load(name).Config)
+    leaves = options.leaves(systems.load(name).Config)
     assert len(leaves) > 20
     assert len({leaf.flag for leaf in leaves}) == len(leaves)
     assert [leaf.flag for leaf in leaves if not leaf.field.description] == []
@@ -103,7 +103,7 @@ def test_two_sections_with_one_flag_are_a_fault() -> None:
         width: int = 2
 
     with pytest.raises(ValueError, match="width"):
-        config.leaves(Both)
+        options.leaves(Both)
 
 
 def test_yaml_is_plain(tmp_path: Path) -> None:

@@ -151,3 +151,18 @@ def test_the_layout_is_checked_against_the_listing() -> None:
     for name, hint in (("harverd", "did you mean 'harvard'"), ("mura", "choose auto, harvard, manifest, paired")):
         with pytest.raises(UserError, match=f"(?i)unknown layout '{name}'; {hint}"):
             build(PairSettings, {"layout": name})
+
+
+def test_fractions_must_leave_something_to_train_on() -> None:
+    assert PairSettings(val_fraction=0.2, test_fraction=0.3).fractions == pytest.approx(
+        {"train": 0.5, "val": 0.2, "test": 0.3}
+    )
+    with pytest.raises(UserError, match="nothing to train on"):
+        _ = PairSettings(val_fraction=0.5, test_fraction=0.5).fractions
+
+
+@pytest.mark.parametrize("pair", ["CT", "CT-", "-MRI", "CT-MRI-PET", "CT--MRI", ""])
+def test_a_pair_is_two_names(pair: str) -> None:
+    with pytest.raises(ValueError, match="two modalities"):
+        PairSettings(pair=pair)
+    assert PairSettings(pair="SPECT-MRI").modalities == ("spect", "mri")

@@ -85,7 +85,7 @@ def statistic(scores: Predictions, classes: Classes, thresholds: Sequence[ArrayL
 
     Args:
         scores: the results.
-        task: what is predicted.
+        classes: what is predicted.
         thresholds: one per label (binary: one); 0.5 if None. Not used for multiclass. A threshold is a number, or an
             array (n,) where results have their own, such as those of several folds.
     """
@@ -118,7 +118,7 @@ def metric_table(
 
     Args:
         results: what `predictions_of`, `by_study` or `OperatingPoint.apply` gave.
-        task: what is predicted.
+        classes: what is predicted.
         thresholds: see `statistic`; take those of the run's `OperatingPoint`, never ones chosen on these results.
         level, repeats, seed: see `cluster_intervals`.
 

@@ -41,7 +41,7 @@ def classification(
     Args:
         rows: of per_sample.csv.
         content: of evaluation.json; its values and intervals stand in the legends.
-        point: of point.json; it belongs to the first method. Where rows have a column run, each was decided by
+        point: of decision.json; it belongs to the first method. Where rows have a column run, each was decided by
             that one, and no threshold is shown.
     """
     if not rows:

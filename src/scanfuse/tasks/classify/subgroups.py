@@ -81,7 +81,7 @@ def subgroup_tables(
     Args:
         studies: results per study.
         pairs: results per pair, where these are others.
-        task: what is predicted.
+        classes: what is predicted.
         column: what the groups are made by.
         values: study -> its value in that column.
         split: name of the samples.

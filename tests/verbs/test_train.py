@@ -10,11 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from scanfuse import config, systems, train
+from scanfuse import config, systems
 from scanfuse.config import TrainConfig
 from scanfuse.errors import UserError
-from scanfuse.verbs.non_finite import first_non_finite
 from scanfuse.run import Run, open_run
+from scanfuse.tasks.fuse import Fusion
+from scanfuse.verbs import train
+from scanfuse.verbs.non_finite import first_non_finite
+from scanfuse.verbs.optimisation import learning_rate, parameter_groups
+from scanfuse.verbs.training import Training
 
 SYSTEM = "clinicalfmamba"
 SMALL = {
@@ -35,14 +39,14 @@ def history(run: Run) -> list[dict[str, str]]:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
     """Sends Ctrl-C to this process after so many updates."""
-    original = train._Training._update
+    original = Training._update
 
     def update(self: Any) -> None:
         original(self)
         if self.state.updates == updates:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(train._Training, "_update", update)
+    monkeypatch.setattr(Training, "_update", update)
 
 
 def test_a_seeded_run_repeats_exactly(head_phantoms: Path, tmp_path: Path) -> None:
@@ -61,8 +65,10 @@ def test_training_lowers_the_loss_and_fills_the_run_folder(head_phantoms: Path, 
     assert len(rows) == 6
     assert float(rows[-1]["train_loss"]) < 0.95 * float(rows[0]["train_loss"])
     names = {"config.yaml", "model.safetensors", "run.json", "split.csv", "history.csv", "environment.json"}
-    assert names | {"checkpoint.pt"} == set(os.listdir(run.path))
+    assert names | {"checkpoint.pt", ".lock"} == set(os.listdir(run.path))
     record = run.record()
+    assert (record["selected_by"], record["finished"]) == ("loss", True)
+    assert run.is_finished
     best = min(rows, key=lambda row: float(row["val_loss"]))
     assert record["best_epoch"] == int(best["epoch"])
     assert record["parameters"] == sum(t.numel() for n, t in run.load_weights().items() if "running_" not in n) - sum(
@@ -134,14 +140,14 @@ def test_a_loss_that_is_not_finite_names_the_tensor(
     head_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system_type = systems.load(SYSTEM)
-    original = system_type.loss
+    original = system_type.forward
 
-    def poisoned(self: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    def poisoned(self: Any, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> torch.Tensor:
         with torch.no_grad():
             self.model.head.bias.fill_(float("nan"))
-        return original(self, batch)
+        return original(self, batch, without)
 
-    monkeypatch.setattr(system_type, "loss", poisoned)
+    monkeypatch.setattr(system_type, "forward", poisoned)
     with pytest.raises(UserError, match=r"not finite in epoch 1, step 1: .*the parameter head\.bias") as caught:
         train.train(build(), head_phantoms, tmp_path / "run", quiet=True)
     assert "\n" not in str(caught.value)
@@ -152,7 +158,7 @@ def test_a_loss_that_is_not_finite_names_the_tensor(
 def test_a_later_failure_keeps_the_last_whole_epoch(
     head_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = train._Training._update
+    original = Training._update
 
     def update(self: Any) -> None:
         original(self)
@@ -161,7 +167,7 @@ def test_a_later_failure_keeps_the_last_whole_epoch(
                 self.system.model.head.bias.fill_(float("nan"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(train._Training, "_update", update)
+        patch.setattr(Training, "_update", update)
         with pytest.raises(UserError, match=r"not finite in epoch 2, .*The last whole epoch is kept in "):
             train.train(build(), head_phantoms, tmp_path / "run", quiet=True)
     assert len(history(open_run(tmp_path / "run"))) == 1
@@ -173,14 +179,12 @@ def test_a_later_failure_keeps_the_last_whole_epoch(
 def test_a_validation_that_is_never_finite_is_said(
     head_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    system_type = systems.load(SYSTEM)
-    original = system_type.loss
+    original = Fusion.validation
 
-    def poisoned(self: Any, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        parts = original(self, batch)
-        return parts if self.model.training else {name: value * float("nan") for name, value in parts.items()}
+    def poisoned(self: Fusion, scored: Any) -> dict[str, float]:
+        return {name: value * float("nan") for name, value in original(self, scored).items()}
 
-    monkeypatch.setattr(system_type, "loss", poisoned)
+    monkeypatch.setattr(Fusion, "validation", poisoned)
     with pytest.raises(UserError, match="never finite"):
         train.train(build(epochs=1), head_phantoms, tmp_path / "run", quiet=True)
 
@@ -189,9 +193,13 @@ def test_the_first_bad_activation_is_named() -> None:
     class Tiny:
         def __init__(self) -> None:
             self.model = nn.Sequential(nn.Identity(), nn.Sequential(_Log(), nn.Sigmoid()))
+            self.task = self
 
-        def loss(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-            return {"loss": self.model(batch["x"]).sum()}
+        def forward(self, batch: dict[str, Any]) -> torch.Tensor:
+            return self.model(batch["x"])
+
+        def loss(self, outputs: torch.Tensor, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+            return {"loss": outputs.sum()}
 
     tiny: Any = Tiny()
     assert first_non_finite(tiny, {"x": torch.tensor([-1.0])}) == "the output of 1.0 (_Log)"
@@ -206,7 +214,7 @@ class _Log(nn.Module):
 
 def test_learning_rate_by_hand() -> None:
     settings = TrainConfig(epochs=10, lr=1.0, min_lr=0.1, warmup_epochs=2)
-    rates = [train.learning_rate(settings, update, updates_per_epoch=5) for update in range(51)]
+    rates = [learning_rate(settings, update, updates_per_epoch=5) for update in range(51)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == pytest.approx(1.0)
     assert rates[10] == pytest.approx(1.0)
@@ -216,7 +224,7 @@ def test_learning_rate_by_hand() -> None:
 
 def test_scan_parameters_and_vectors_do_not_decay() -> None:
     model = systems.load(SYSTEM)(build()).model
-    decay, keep = train.parameter_groups(model, 0.1)
+    decay, keep = parameter_groups(model, 0.1)
     assert decay["weight_decay"] == 0.1
     assert keep["weight_decay"] == 0.0
     kept = {id(parameter) for parameter in keep["params"]}

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from scanfuse.verbs import bench
 from scanfuse.errors import UserError
 from scanfuse.ops import selective_scan
+from scanfuse.verbs import bench
 
 SMALL = bench.Size(2, 16, 9, 3)
 

@@ -7,26 +7,28 @@ from scanfuse.errors import UserError
 from scanfuse.stats.cluster_bootstrap import cluster_intervals
 from scanfuse.stats.delong import delong_test
 from scanfuse.stats.holm import holm
-from scanfuse.tasks.classify import Scored, Scores, Task, statistic
+from scanfuse.tasks.classify.classes import Classes
+from scanfuse.tasks.classify.column import statistic
 from scanfuse.tasks.classify.compare import compare
+from scanfuse.tasks.classify.prediction import Prediction, Predictions
 
-BINARY = Task("binary", ("abnormal",))
-CLASSES = Task("multiclass", ("a", "b", "c"))
+BINARY = Classes("binary", ("abnormal",))
+SEVERAL = Classes("multiclass", ("a", "b", "c"))
 
 
-def runs(task: Task, strengths: dict[str, float], n: int = 300) -> dict[str, list[Scored]]:
+def runs(classes: Classes, strengths: dict[str, float], n: int = 300) -> dict[str, list[Prediction]]:
     rng = np.random.default_rng(0)
-    y = rng.integers(0, 3 if task.kind == "multiclass" else 2, n)
-    made: dict[str, list[Scored]] = {}
+    y = rng.integers(0, 3 if classes.kind == "multiclass" else 2, n)
+    made: dict[str, list[Prediction]] = {}
     for name, strength in strengths.items():
-        if task.kind == "multiclass":
+        if classes.kind == "multiclass":
             z = rng.normal(size=(n, 3)) + strength * np.eye(3)[y]
             p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
         else:
             z = (rng.normal(size=n) + strength * (2 * y - 1))[:, None]
             p = 1 / (1 + np.exp(-z))
         made[name] = [
-            Scored(f"s{i}", f"p{i // 2}", f"s{i}", z[i], p[i], np.array([float(y[i])]), np.array([True]))
+            Prediction(f"s{i}", f"p{i // 2}", f"s{i}", z[i], p[i], np.array([float(y[i])]), np.array([True]))
             for i in range(n)
         ]
     return made
@@ -47,7 +49,7 @@ def test_a_better_run_is_found_better_and_an_equal_one_is_not():
 def test_numbers_are_those_of_the_parts():
     made = runs(BINARY, {"a": 0.4, "b": 0.8})
     (found,) = compare(made, BINARY, {"a": [0.5], "b": [0.3]}, reference="a", repeats=300)
-    a, b = (Scores.of(made[name]) for name in "ab")
+    a, b = (Predictions.of(made[name]) for name in "ab")
     y = a.target[:, 0]
     expected = delong_test(y, b.probabilities[:, 0], a.probabilities[:, 0], a.groups)
     assert found.delong["abnormal"] == expected
@@ -65,7 +67,7 @@ def test_order_of_the_results_does_not_matter():
 
 
 def test_several_classes_have_no_delong():
-    (found,) = compare(runs(CLASSES, {"a": 0.5, "b": 2.0}), CLASSES, repeats=200)
+    (found,) = compare(runs(SEVERAL, {"a": 0.5, "b": 2.0}), SEVERAL, repeats=200)
     assert found.delong == {} and found.differences["accuracy"].low > 0
 
 
@@ -75,6 +77,6 @@ def test_runs_that_cannot_be_compared():
         compare({"a": made["a"]}, BINARY)
     with pytest.raises(UserError, match=r"same samples \(s299"):
         compare(made | {"b": made["b"][:-1]}, BINARY)
-    other = [Scored(r.id, r.group, r.study, r.logits, r.probabilities, 1 - r.target, r.mask) for r in made["b"]]
+    other = [Prediction(r.id, r.group, r.study, r.logits, r.probabilities, 1 - r.target, r.mask) for r in made["b"]]
     with pytest.raises(UserError, match="different targets"):
         compare(made | {"b": other}, BINARY)

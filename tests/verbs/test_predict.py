@@ -7,15 +7,18 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from scanfuse import config, systems
+from scanfuse.data.inputs import Fitted
+from scanfuse.device import choose_device
 from scanfuse.errors import UserError
-from scanfuse.verbs.predict import Predictor, choose_device, load, predict_folder
 from scanfuse.run import create_run
+from scanfuse.verbs.predict import Predictor, load, predict_folder
 
 SYSTEM = "clinicalfmamba"
 
@@ -26,9 +29,8 @@ def run(head_phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     system_type = systems.load(SYSTEM)
     settings = config.build(system_type.Config, config.preset(SYSTEM, "tiny"))
     system = system_type(settings)
-    created = create_run(tmp_path_factory.mktemp("runs") / "run")
-    created.save_config(settings)
-    created.save_split(system.open_data(head_phantoms))
+    manifest = system.data.open(head_phantoms)
+    created = create_run(tmp_path_factory.mktemp("runs") / "run", settings, manifest, Fitted(), {})
     created.save_weights(system.model.state_dict(), {"system": SYSTEM})
     return created.path
 
@@ -108,11 +110,15 @@ def test_a_left_out_input_is_named(predictor: Predictor, pair: dict[str, Path]) 
 def test_a_folder_gives_a_file_per_sample(
     predictor: Predictor, head_phantoms: Path, pair: dict[str, Path], tmp_path: Path
 ) -> None:
-    files = predict_folder(predictor, head_phantoms, tmp_path / "new" / "out")
+    found = predict_folder(predictor, head_phantoms, tmp_path / "new" / "out")
     names = sorted(path.stem for path in head_phantoms.rglob("CT/*.png"))
-    assert sorted(path.stem for path in files) == names
+    assert sorted(path.stem for path in found.files) == names
+    assert (found.samples, found.failures, found.replaced) == (len(names), [], "")
     both = [f"{name}{end}.png" for name in names for end in ("", "_side_by_side")]
-    assert sorted(os.listdir(tmp_path / "new" / "out")) == sorted(both)
+    assert sorted(os.listdir(tmp_path / "new" / "out")) == sorted([*both, "predictions.csv"])
+    table = pd.read_csv(tmp_path / "new" / "out" / "predictions.csv", dtype=str, keep_default_na=False)
+    assert [f"{name}.png" for name in table["id"]] == list(table["file"])
+    assert sorted(table["id"]) == names and set(table["error"]) == {""}
     stored = np.asarray(PIL.Image.open(tmp_path / "new" / "out" / f"{pair['ct'].stem}.png"))
     assert np.array_equal(stored, predictor.predict(**pair).pixels)
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from scanfuse.cli import main
-from scanfuse.verbs.report.plots import metric_name
+from scanfuse.plots import metric_name
 
 Capture = pytest.CaptureFixture[str]
 

@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 
 from scanfuse.errors import UserError
-from scanfuse.tasks.classify import Task
+from scanfuse.tasks.classify.classes import Classes
 from scanfuse.tasks.classify.loss import ClassificationLoss, class_weights, classification_loss
 
-BINARY = Task("binary", ("abnormal",))
-CLASSES = Task("multiclass", ("a", "b", "c"))
-LABELS = Task("multilabel", ("x", "y", "z"))
+BINARY = Classes("binary", ("abnormal",))
+SEVERAL = Classes("multiclass", ("a", "b", "c"))
+LABELS = Classes("multilabel", ("x", "y", "z"))
 
 
-def loss(z, y, task, *, mask=None, weights=None, **options):
+def loss(z, y, classes, *, mask=None, weights=None, **options):
     mask = torch.ones_like(y, dtype=torch.bool) if mask is None else mask
-    return classification_loss(z, y, mask, task, ClassificationLoss(**options), weights)["loss"]
+    return classification_loss(z, y, mask, classes, ClassificationLoss(**options), weights)["loss"]
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def labels():
 
 
 @pytest.fixture
-def classes():
+def numbers():
     torch.manual_seed(1)
     return torch.randn(7, 3), torch.randint(0, 3, (7, 1)).float(), (torch.arange(7) % 3 > 0)[:, None]
 
@@ -40,13 +40,13 @@ def test_several_labels_equal_torch(labels):
     torch.testing.assert_close(loss(z, y, LABELS, mask=mask, weights=w), expected)
 
 
-def test_several_classes_equal_torch(classes):
-    z, y, mask = classes
+def test_several_classes_equal_torch(numbers):
+    z, y, mask = numbers
     w = torch.tensor([2.0, 0.5, 3.0])
     target = y[:, 0].long().where(mask[:, 0], -100)
     for smoothing in (0.0, 0.1):
         expected = F.cross_entropy(z, target, weight=w, label_smoothing=smoothing)
-        torch.testing.assert_close(loss(z, y, CLASSES, mask=mask, weights=w, label_smoothing=smoothing), expected)
+        torch.testing.assert_close(loss(z, y, SEVERAL, mask=mask, weights=w, label_smoothing=smoothing), expected)
 
 
 def test_one_and_two_outputs_cost_the_same():
@@ -70,10 +70,10 @@ def test_focal_and_asymmetric_formulas(labels):
         torch.testing.assert_close(loss(z, y, LABELS, **plain), loss(z, y, LABELS))
 
 
-def test_focal_of_several_classes(classes):
-    z, y, _ = classes
+def test_focal_of_several_classes(numbers):
+    z, y, _ = numbers
     q = z.softmax(1).gather(1, y.long())
-    torch.testing.assert_close(loss(z, y, CLASSES, name="focal"), (-((1 - q) ** 2) * q.log()).mean())
+    torch.testing.assert_close(loss(z, y, SEVERAL, name="focal"), (-((1 - q) ** 2) * q.log()).mean())
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal", "asymmetric"])
@@ -87,11 +87,11 @@ def test_unknown_targets_get_no_gradient(labels, name):
     assert (z.grad[~mask] == 0).all() and (z.grad[mask] != 0).all()
 
 
-@pytest.mark.parametrize("task", [BINARY, CLASSES, LABELS])
-def test_a_batch_without_targets_costs_nothing(task):
-    z = torch.randn(4, task.num_outputs, requires_grad=True)
-    y = torch.zeros(4, task.num_targets)
-    value = loss(z, y, task, mask=torch.zeros_like(y, dtype=torch.bool))
+@pytest.mark.parametrize("classes", [BINARY, SEVERAL, LABELS])
+def test_a_batch_without_targets_costs_nothing(classes):
+    z = torch.randn(4, classes.num_outputs, requires_grad=True)
+    y = torch.zeros(4, classes.num_targets)
+    value = loss(z, y, classes, mask=torch.zeros_like(y, dtype=torch.bool))
     value.backward()
     assert value == 0 and (z.grad == 0).all()
 
@@ -107,7 +107,7 @@ def test_extreme_logits_stay_finite(name, exponent):
     assert torch.isfinite(value) and torch.isfinite(z.grad).all()
     three = torch.cat([z.detach(), -z.detach(), z.detach() / 2], dim=1).requires_grad_()
     if name != "asymmetric":
-        value = loss(three, y, CLASSES, name=name, focal_gamma=exponent)
+        value = loss(three, y, SEVERAL, name=name, focal_gamma=exponent)
         value.backward()
         assert torch.isfinite(value) and torch.isfinite(three.grad).all()
 
@@ -119,9 +119,9 @@ def test_half_precision_logits_are_computed_in_float32():
     torch.testing.assert_close(loss(z.bfloat16(), y, BINARY), loss(z.bfloat16().float(), y, BINARY))
 
 
-def test_asymmetric_is_refused_for_classes(classes):
+def test_asymmetric_is_refused_for_classes(numbers):
     with pytest.raises(UserError, match="--loss focal"):
-        loss(*classes[:2], CLASSES, name="asymmetric")
+        loss(*numbers[:2], SEVERAL, name="asymmetric")
 
 
 def test_weights_by_hand():
@@ -131,7 +131,7 @@ def test_weights_by_hand():
     assert class_weights(y, mask, LABELS, largest=2.0).tolist() == [2, 2]
     several = np.array([[0], [0], [0], [1]], float)
     known = np.ones((4, 1), bool)
-    assert class_weights(several, known, CLASSES).tolist() == pytest.approx([4 / 9, 4 / 3, 1])  # class c is absent
+    assert class_weights(several, known, SEVERAL).tolist() == pytest.approx([4 / 9, 4 / 3, 1])  # class c is absent
     assert class_weights(np.zeros((3, 1)), np.ones((3, 1), bool), BINARY).tolist() == [1]
 
 

@@ -18,14 +18,15 @@ def test_it_learns_thirty_two_studies_by_heart(tmp_path: Path) -> None:
     root = mura.write(tmp_path, mura.Options(patients=40, size=64, seed=1))
     settings = config.build(System.Config, config.preset("xfmamba", "tiny"))
     torch.manual_seed(0)
-    system = System(System.adapt(settings, root))
-    data = system.dataset(system.open_data(root).subset("train"), train=False)
-    batches = [system.collate([data[index] for index in range(start, start + 16)]) for start in (0, 16)]
+    system = System(System.completed(settings, root))
+    data = system.data.dataset(system.data.open(root).subset("train"), train=False)
+    batches = [system.data.collate([data[index] for index in range(start, start + 16)]) for start in (0, 16)]
     optimizer = torch.optim.AdamW(parameter_groups(system.model, 0.05), lr=settings.train.lr)
     system.model.train()
     losses = []
     for step in range(20):
-        loss = system.loss(batches[step % 2])["loss"]
+        batch = batches[step % 2]
+        loss = system.task.loss(system.forward(batch), batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -16,9 +16,10 @@ from PIL import Image
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from scanfuse import cli, train
+from scanfuse import cli
 from scanfuse.cli import main
 from scanfuse.verbs.predict import load
+from scanfuse.verbs.training import Training
 from whole_jobs import TINY, Capture, fails, json_of, table_of
 
 
@@ -41,7 +42,9 @@ def views_of(root: Path) -> dict[str, list[Path]]:
 
 def test_a_training_fills_the_run_folder(bones_run: Path) -> None:
     names = {"config.yaml", "model.safetensors", "run.json", "split.csv", "history.csv", "environment.json"}
-    assert names | {"checkpoint.pt", "decision.json", "evaluation", "report.html"} == set(os.listdir(bones_run))
+    assert names | {"checkpoint.pt", "decision.json", "evaluation", "report.html", ".lock"} == set(
+        os.listdir(bones_run)
+    )
     settings = yaml.safe_load((bones_run / "config.yaml").read_text())
     assert settings["task"] == {
         "kind": "binary",
@@ -52,7 +55,7 @@ def test_a_training_fills_the_run_folder(bones_run: Path) -> None:
     assert settings["model"]["num_outputs"] == 2
     record = json_of(bones_run / "run.json")
     assert record["started_from"].startswith("The encoder starts from random weights")
-    assert record["selected_by"] == "auroc"
+    assert (record["selected_by"], record["finished"]) == ("auroc", True)
     rows = history(bones_run)
     best = max(rows, key=lambda row: (float(row["val_auroc"]), -float(row["val_loss"])))
     assert record["best_epoch"] == int(best["epoch"])
@@ -69,8 +72,8 @@ def test_a_training_fills_the_run_folder(bones_run: Path) -> None:
 def test_the_decision_is_fitted_on_validation_with_the_best_weights(bones_run: Path, bones: Path) -> None:
     """The threshold is the one of the largest sensitivity + specificity of the validation studies, by trying all."""
     predictor = load(bones_run, device="cpu")
-    manifest = predictor.system.open_data(bones)
-    results = predictor.classifier.job.decided(list(predictor.raw(manifest.subset("val"))))
+    manifest = predictor.system.data.open(bones)
+    results = predictor.system.task.finished(predictor.method(manifest.subset("val")).raw)
     y = np.array([result.target[0] for result in results])
     p = np.array([result.probabilities[0] for result in results])
     cut = json_of(bones_run / "decision.json")["thresholds"][0]
@@ -90,7 +93,7 @@ def test_a_stopped_training_continues_bit_for_bit(
     """Repeated from its record, stopped amid the second epoch and continued where the data were moved to, it is the
     same run: with movement, dropped views, balanced sampling, drop path and averaged weights.
     """
-    original = train._Training._update
+    original = Training._update
 
     def update(self: Any) -> None:
         original(self)
@@ -99,7 +102,7 @@ def test_a_stopped_training_continues_bit_for_bit(
 
     again = tmp_path / "again"
     with monkeypatch.context() as patch:
-        patch.setattr(train._Training, "_update", update)
+        patch.setattr(Training, "_update", update)
         source = str(bones_run / "config.yaml")
         assert main(["train", "--from", source, "--data", str(bones), "--out", str(again), "--quiet"]) == 130
     assert len(history(again)) == 1
@@ -288,7 +291,7 @@ def test_mistakes_are_one_line(bones_run: Path, bones: Path, tmp_path: Path, cap
     started = ["train", "xfmamba", *TINY, "--data", data, "--out", out]
 
     for arguments, message in (
-        (["predict", run, "--out", out], "give --view_a FILE --view_b FILE"),
+        (["predict", run, "--out", out], "give --view-a FILE --view-b FILE"),
         (["predict", run, "--view_a", str(tmp_path / "no.png"), "--out", out], "no.png"),
         (["predict", run, "--view_a", picture, "--data", data, "--out", out], "not both"),
         (["evaluate", run, "--data", str(tmp_path / "nowhere")], "does not exist"),
@@ -354,8 +357,8 @@ def test_what_the_encoder_starts_from_is_said(
     bones: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also random weights, also with --quiet. The training itself is skipped, and so is its report."""
-    monkeypatch.setattr(train._Training, "fit", lambda self: self.run)
-    monkeypatch.setattr(cli, "_report_of", lambda run: run.path)
+    monkeypatch.setattr(Training, "fit", lambda self: self.run)
+    monkeypatch.setattr(cli, "_report_of", lambda path: path)
     assert main(["train", "xfmamba", *TINY, "--data", str(bones), "--out", str(tmp_path / "run")]) == 0
-    said = [record.getMessage() for record in caplog.records if record.name == "scanfuse.train"]
+    said = [record.getMessage() for record in caplog.records if record.name == "scanfuse.verbs.train"]
     assert len(said) == 1 and said[0].startswith("The encoder starts from random weights")

@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from scanfuse import explanation
 from scanfuse.cli import main
 from scanfuse.data.transforms.placement import place
 from scanfuse.explain.overlay import overlay
+from scanfuse.tasks.classify.explain import Outcome
+from scanfuse.verbs.explain import batches_of, explain
 from scanfuse.verbs.predict import load
 
 Capture = pytest.CaptureFixture[str]
@@ -35,7 +36,7 @@ def studies_of(run: Path) -> pd.DataFrame:
 
 
 def pictures_of(run: Path, data: Path, study: str) -> list[Path]:
-    row = next(row for row in load(run).system.open_data(data).rows if row.id == study)
+    row = next(row for row in load(run).system.data.open(data).rows if row.id == study)
     return list(row.paths.values())
 
 
@@ -96,16 +97,16 @@ def test_the_joint_map_is_worked_by_hand(bones_run: Path, bones: Path, tmp_path:
     study = str(studies.index[studies["count"] == 2][0])
     content = next(iter(explained(bones_run, bones, study, tmp_path / "x").values()))
     predictor = load(bones_run, device="cpu")
-    system = predictor.classifier
-    manifest = system.open_data(bones, split=False)
-    (batch,) = explanation.batches_of(predictor, manifest, study)
+    system = predictor.system
+    manifest = system.data.open(bones, split=False)
+    (batch,) = batches_of(predictor, manifest, study)
     kept: list[torch.Tensor] = []
     handle = system.model.get_submodule("fused").register_forward_hook(lambda *found: kept.append(found[2]))
     with torch.no_grad():
-        system.logits(batch)
+        system.forward(batch)
     handle.remove()
     weight = system.model.get_submodule("head").weight.detach()
-    called = explanation.outcome_of(system, explanation.study_result(predictor, [batch]))
+    called = system.task.subject(predictor.raw(batch))
     assert called.name == content["outcome"]
     seen = 0.0
     for against in (False, True):
@@ -114,7 +115,7 @@ def test_the_joint_map_is_worked_by_hand(bones_run: Path, bones: Path, tmp_path:
         largest = float(evidence.max())
         seen = max(seen, largest)
         heat = (evidence / largest if largest else evidence).numpy()
-        found = explanation.explain(predictor, batch, explanation.Outcome(0, against, "x"))
+        found = explain(predictor, batch, Outcome(0, against, "x"))
         for view, placement in batch["meta"][0]["placements"].items():
             expected = place(heat, placement)
             np.testing.assert_allclose(found.heats[view]["fused"], expected, atol=1e-4)
@@ -161,7 +162,7 @@ def test_a_wanted_label_and_more_pairs_than_are_shown(
     (tmp_path / "manifest.csv").write_text("\n".join(["study,patient,path", *rows]) + "\n")
     found = explained(bones_run, tmp_path, "s", tmp_path / "x", "--label", "abnormal")
     assert len(found) == 6
-    assert [record.getMessage() for record in caplog.records if record.name == "scanfuse.explanation"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == "scanfuse.verbs.explain"] == [
         "s has 10 pairs of views; the first 6 are explained."
     ]
     assert main(["predict", str(bones_run), "--data", str(tmp_path), "--out", str(tmp_path / "p")]) == 0
@@ -190,12 +191,9 @@ def test_a_single_view_run_is_explained_on_the_view_it_sees(
         alone["probability"] if alone["outcome"] == both["outcome"] else 1 - alone["probability"], rel=1e-5
     )
     predictor = load(run, device="cpu")
-    manifest = predictor.system.open_data(tmp_path, split=False)
-    (batch,) = explanation.batches_of(predictor, manifest, "alone")
-    heats = [
-        explanation.explain(predictor, batch, explanation.Outcome(0, against, "x")).heats["view_b"]["view"]
-        for against in (False, True)
-    ]
+    manifest = predictor.system.data.open(tmp_path, split=False)
+    (batch,) = batches_of(predictor, manifest, "alone")
+    heats = [explain(predictor, batch, Outcome(0, against, "x")).heats["view_b"]["view"] for against in (False, True)]
     assert max(float(heat.max()) for heat in heats) > 0  # evidence for or against, on the lateral picture
 
 
@@ -217,7 +215,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(
     study = str(studies_of(bones_run).index[0])
     out = tmp_path / "x"
     for options, message in (
-        (["--data", str(bones), "--id", "nobody"], "There is no study 'nobody' in the data; ids look like "),
+        (["--data", str(bones), "--id", "nobody"], "There is no sample 'nobody' in the data; ids look like "),
         (["--data", str(bones), "--id", study, "--label", "fracture"], "There is no label 'fracture'"),
         (["--data", str(bones / "nowhere"), "--id", study], "does not exist"),
         (["--data", str(bones), "--id", study, "--method", "magic"], "magic"),
@@ -230,10 +228,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(
         assert not out.exists()
 
 
-def test_only_runs_that_classify_are_explained(head_phantoms: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_only_runs_with_heat_maps_are_explained(head_phantoms: Path, tmp_path: Path, capsys: Capture) -> None:
     flags = "--preset tiny --channels 4,4,8 --d-state 2 --mix-state 2 --crop 32 --epochs 1 --batch 8 --quiet".split()
     data = ["--data", str(head_phantoms)]
     assert main(["train", "clinicalfmamba", *data, "--out", str(tmp_path / "run"), *flags]) == 0
     capsys.readouterr()
     assert main(["explain", str(tmp_path / "run"), *data, "--id", "x", "--out", str(tmp_path / "x")]) == 2
-    assert "does not classify" in capsys.readouterr().err
+    assert "clinicalfmamba, which has no heat maps to show" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Training a cross-validation: all folds in one folder, stopped and continued."""
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from scanfuse import train
 from scanfuse.cli import main
+from scanfuse.verbs.training import Training
 from whole_jobs import FOLDS, Capture, fails, fold_command
 
 
@@ -18,7 +19,8 @@ def split(run: Path) -> pd.DataFrame:
 
 
 def test_every_fold_is_a_run_and_validates_its_own_patients(bones_cv: Path) -> None:
-    assert sorted(path.name for path in bones_cv.iterdir()) == ["cross_validation.json", *FOLDS]
+    assert sorted(path.name for path in bones_cv.iterdir()) == ["cross_validation.json", *FOLDS, "report.html"]
+    assert all((bones_cv / name / "report.html").is_file() for name in FOLDS)
     splits = [split(bones_cv / name) for name in FOLDS]
     for number, name in enumerate(FOLDS):
         assert yaml.safe_load((bones_cv / name / "config.yaml").read_text())["folds"] == {
@@ -49,16 +51,16 @@ def test_an_interrupted_cross_validation_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Ctrl-C in the second fold: the first is kept, the second continued, the third trained; the same bytes."""
-    update = train._Training._update
+    update = Training._update
 
     def stop_in_fold_1(training: Any) -> None:
         update(training)
         if training.run.path.name == "fold-1":
-            training.stop.set()
+            training.stop.signal = signal.SIGINT
 
     out = tmp_path / "cv"
     with monkeypatch.context() as patch:
-        patch.setattr(train._Training, "_update", stop_in_fold_1)
+        patch.setattr(Training, "_update", stop_in_fold_1)
         assert main(fold_command(bones, out, "--folds", "3")) == 130
     error = capsys.readouterr().err
     assert f"Stopped in fold 1; the state is saved. Continue with: scanfuse train --resume {out}" in error
