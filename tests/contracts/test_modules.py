@@ -15,10 +15,12 @@ from scanfuse.fusion.average import AverageFusion
 from scanfuse.fusion.channel_attention import CMCA
 from scanfuse.fusion.channel_swap import ChannelSwapFusion
 from scanfuse.fusion.concat import ConcatFusion
+from scanfuse.fusion.cross_attention import CrossAttention
 from scanfuse.fusion.cross_mamba import CrossMambaBlock, CrossMambaFusion
 from scanfuse.fusion.cross_view import CrossViewFusion
 from scanfuse.fusion.dssf import DSSF, DSSFChain
 from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
+from scanfuse.fusion.local_global import LocalGlobalGate
 from scanfuse.fusion.sscs import SSCS
 from scanfuse.layers.conv import DGCB
 from scanfuse.layers.drop_path import DropPath
@@ -27,6 +29,7 @@ from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteM
 from scanfuse.layers.route_conv import RouteConv
 from scanfuse.layers.ss2d import PLAIN, SS2D
 from scanfuse.layers.tabular import TableEncoder, TableTokens
+from scanfuse.layers.vim import VimBlock
 from scanfuse.layers.vss import MLP, VSSBlock
 from scanfuse.ops import routes
 
@@ -62,6 +65,7 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: TableTokens((0, 0), 16), [(2, 2, 2)], []),
         (lambda: TableEncoder(16, hidden=8), [(2, 5, 16)], []),
     ],
+    "layers.vim": [(lambda: VimBlock(16), [SEQUENCE], [])],
     "layers.vss": [
         (lambda: MLP(16, 32), [MAP], []),
         (lambda: VSSBlock(16), [MAP], []),
@@ -71,6 +75,7 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.channel_attention": [(lambda: CMCA(16), [IMAGE, IMAGE], [])],
     "fusion.channel_swap": [(lambda: ChannelSwapFusion(16), [MAP, MAP], [])],
     "fusion.concat": [(lambda: ConcatFusion(16), [MAP, MAP], [])],
+    "fusion.cross_attention": [(lambda: CrossAttention(16, heads=4), [SEQUENCE, (2, 5, 16)], [])],
     "fusion.cross_mamba": [
         (lambda: CrossMambaBlock(16), [MAP, MAP], []),
         (lambda: CrossMambaFusion(16), [MAP, MAP], []),
@@ -89,10 +94,11 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: FusionMambaBlock(16, depth=2, swap=False, rgb_to_ir=False), [MAP, MAP], []),
         (lambda: FusionMambaBlock(16, depth=0, swap=False), [MAP, MAP], []),
     ],
+    "fusion.local_global": [(lambda: LocalGlobalGate(16), [MAP, MAP], [])],
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 24
+NUM_MODULES = 27
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

@@ -18,6 +18,7 @@ from scanfuse.verbs.predict import load
 # Small data of each kind of phantom: what `write` of the module in scanfuse.data.synthetic takes besides the folder.
 PHANTOMS: dict[str, dict[str, Any]] = {
     "harvard": {"pair": "CT-MRI", "cases": 4, "slices": 2, "size": 32, "seed": 0},
+    "isic2024": {"patients": 20, "size": 48, "seed": 0},
     "mura": {"patients": 12, "size": 48, "seed": 0},
 }
 SAMPLES = 4
@@ -28,7 +29,7 @@ every_system = pytest.mark.parametrize("name", systems.available())
 
 def test_this_many_systems_are_found() -> None:
     """A test over an empty listing would pass."""
-    assert systems.available() == ("clinicalfmamba", "xfmamba")
+    assert systems.available() == ("clinicalfmamba", "mambaderm", "xfmamba")
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,17 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def build(name: str, seed: int = 0) -> systems.System:
-    """The system of the tiny recipe, in training mode, with weights drawn from a seed."""
+def build(name: str, folder: Path | None = None, seed: int = 0) -> systems.System:
+    """The system of the tiny recipe, in training mode, with weights drawn from a seed; with data, fitted on them."""
     system_type = systems.load(name)
     settings = config.build(system_type.Config, config.preset(name, "tiny"))
+    completed = systems.ability(system_type, "completed")
+    if folder is not None and completed is not None:
+        settings = completed(settings, folder)
     torch.manual_seed(seed)
     system = system_type(settings)
+    if folder is not None:
+        system.data.prepare(system.data.open(folder).subset("train"))
     system.model.train()
     return system
 
@@ -111,7 +117,7 @@ def test_the_recipe_and_the_description(name: str) -> None:
 
 @every_system
 def test_the_loss_is_a_finite_scalar_and_reaches_every_parameter(name: str, folders: dict[str, Path]) -> None:
-    system = build(name)
+    system = build(name, data_of(name, folders))
     parts = loss_of(system, batch_of(system, data_of(name, folders)))
     for part, value in parts.items():
         assert value.shape == (), part
@@ -132,7 +138,7 @@ def test_every_modality_reaches_the_result(name: str, folders: dict[str, Path]) 
 
     The loss itself would not tell: a fusion loss depends on its sources without any network.
     """
-    system = build(name)
+    system = build(name, data_of(name, folders))
     batch = batch_of(system, data_of(name, folders))
     for modality in system.data.modalities:
         batch[modality] = batch[modality].requires_grad_()
@@ -155,7 +161,7 @@ def test_a_seed_repeats_the_losses(name: str, folders: dict[str, Path]) -> None:
     folder = data_of(name, folders)
     runs = []
     for seed in (0, 0, 1):
-        system = build(name, seed)
+        system = build(name, folder, seed)
         runs.append(train(system, batch_of(system, folder), 3))
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
@@ -164,7 +170,7 @@ def test_a_seed_repeats_the_losses(name: str, folders: dict[str, Path]) -> None:
 
 @every_system
 def test_a_few_samples_are_learned(name: str, folders: dict[str, Path]) -> None:
-    system = build(name)
+    system = build(name, data_of(name, folders))
     losses = train(system, batch_of(system, data_of(name, folders)), STEPS)
     assert sum(losses[-3:]) / 3 < 0.6 * losses[0], losses
 
@@ -173,7 +179,7 @@ def test_a_few_samples_are_learned(name: str, folders: dict[str, Path]) -> None:
 def test_a_saved_run_predicts_the_same_bits(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     """After some steps, so that running statistics count; compared are the network's output and the written files."""
     folder = data_of(name, folders)
-    system = build(name)
+    system = build(name, folder)
     train(system, batch_of(system, folder), 2)
     system.model.eval()
     manifest = system.data.open(folder)

@@ -122,7 +122,8 @@ def _instrument(predictor: Predictor) -> Instrument:
     evidence = systems.ability(system, "evidence")
     if evidence is None or systems.ability(system.task, "explain") is None:
         raise UserError(f"{predictor.run.path} is a run of {system.config.system}, which has no heat maps to show.")
-    return Instrument(system.data.modalities, system.forward, evidence, _pixels)
+    parts = systems.ability(system.data, "parts")
+    return Instrument(system.data.modalities, system.forward, evidence, _pixels, parts)
 
 
 def _pixels(batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:

@@ -55,6 +55,9 @@ class Samples(Protocol):
 class Inputs(Protocol):
     """What the verbs need of an input kind.
 
+    Optional ability: parts(batch of one) -> {input: {part: the batch without that part}}, for inputs that are made of
+    named parts, such as the columns of a table.
+
     Attributes:
         modalities: names of the inputs of one sample.
         mixed_sizes: True if samples need not share a size, so that they are evaluated one at a time.

@@ -188,6 +188,16 @@ class ImageTable:
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return collate_cases(samples)
 
+    def parts(self, batch: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+        """Known feature of a batch of one -> the batch with that feature missing."""
+        found = {}
+        for place, name in enumerate(self.table.names):
+            if batch["table"][0, place, 1] > 0:
+                table = batch["table"].clone()
+                table[:, place] = 0
+                found[name] = {**batch, "table": table}
+        return {"table": found} if found else {}
+
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
         """One case by hand: `image` a file or array, `table` a dictionary, or a JSON or CSV file of one row."""
         for name in inputs:

@@ -140,19 +140,23 @@ class Classification:
         scores = Predictions.of(by_study(results, self.classes))
         known = scores.mask[:, 0]
         if self.classes.kind == "binary":
-            values = binary(scores.target[known, 0], scores.probabilities[known, 0])
+            above = self.classes.pauc_above
+            values = binary(scores.target[known, 0], scores.probabilities[known, 0], pauc_above=above)
         elif self.classes.kind == "multiclass":
             values = multiclass(scores.target[known, 0].astype(int), scores.probabilities[known])
         else:
             values, _ = multilabel(scores.target, scores.mask, scores.probabilities)
-        return {"loss": float(loss)} | {name: float(values[name][0]) for name in ("auroc", "auprc")}
+        shown = [name for name in ("auroc", "auprc", "pauc") if name in values]
+        return {"loss": float(loss)} | {name: float(values[name][0]) for name in shown}
 
     def criterion(self, row: Mapping[str, float]) -> Criterion:
-        """By the AUROC, if the settings ask for it and it is defined, else by the loss."""
-        if self.settings.select_by == "auroc" and np.isfinite(row["val_auroc"]):
-            # AUROC ties are common with few studies; among equals the smaller loss is the better epoch.
-            return Criterion(-row["val_auroc"] + 1e-6 * min(row["val_loss"], 100.0), "auroc")
-        instead = self.settings.select_by == "auroc" and np.isfinite(row["val_loss"])
+        """By the area that the settings ask for, if it is defined, else by the loss."""
+        wanted = self.settings.select_by
+        area = row.get(f"val_{wanted}", float("nan"))
+        if wanted != "loss" and np.isfinite(area):
+            # Ties of areas are common with few studies; among equals the smaller loss is the better epoch.
+            return Criterion(-area + 1e-6 * min(row["val_loss"], 100.0), wanted)
+        instead = wanted != "loss" and np.isfinite(row["val_loss"])
         note = "The validation studies show one outcome only: the best epoch is picked by their loss."
         return Criterion(row["val_loss"], "loss", note if instead else "")
 
