@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scanfuse.cli import main
-from scanfuse.data.synthetic import isic2024
+from scanfuse.data.synthetic import ham10000, isic2024
 from scanfuse.verbs import training
 from whole_jobs import Capture, fails, json_of, table_of
 
@@ -86,6 +86,22 @@ def test_a_folder_a_case_and_parts_of_a_case_are_predicted(
     assert len(set(values)) == 3
     (tmp_path / "bad.json").write_text('{"tbp_lv_normcolor": 50}')
     assert "did you mean 'tbp_lv_norm_color'" in fails([*command, "--table", str(tmp_path / "bad.json")], capsys)
+
+
+def test_the_file_of_the_challenge(run: Path, moles: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Its two columns, every id of the test table in its order, the scores of predictions.csv."""
+    command = ["predict", str(run), "--out", str(tmp_path / "all"), "--device", "cpu"]
+    file = tmp_path / "submission.csv"
+    assert main([*command, "--data", str(moles / "test-metadata.csv"), "--submission", str(file)]) == 0
+    found = pd.read_csv(file, dtype={"isic_id": str})
+    test = pd.read_csv(moles / "test-metadata.csv", dtype=str)
+    assert list(found) == ["isic_id", "target"] and list(found["isic_id"]) == list(test["isic_id"])
+    scores = table_of(tmp_path / "all/predictions.csv").set_index("id")["p_malignant"]
+    assert list(found["target"]) == [scores[name] for name in found["isic_id"]]
+    assert "needs --data" in fails([*command, "--table", "x.json", "--submission", str(file)], capsys)
+    other = ham10000.write(tmp_path / "ham", ham10000.Options(patients=5, size=24))
+    message = fails([*command, "--data", str(other), "--submission", str(file)], capsys)
+    assert "is of no challenge" in message
 
 
 def test_a_case_is_explained_by_maps_and_by_features(run: Path, moles: Path, tmp_path: Path) -> None:

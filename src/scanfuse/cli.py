@@ -333,14 +333,15 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 @click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
+@click.option("--submission", type=_FOLDER, default=None, help="with --data: also the file that a challenge takes")
 @click.option("--device", default="auto", show_default=True)
-def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) -> int:
+def _predict(words: tuple[str, ...], data: Path | None, out: Path, submission: Path | None, device: str) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
     Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
     """
     from scanfuse.options import option_name, pairs, words_and_options
-    from scanfuse.verbs.predict import Ensemble, load, predict_folder, predict_one
+    from scanfuse.verbs.predict import Ensemble, load, predict_folder, predict_one, write_submission
 
     runs, options = words_and_options(words)
     if not runs:
@@ -356,6 +357,8 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
     flags = [f"--{option_name(name)}" for name in predictor.modalities]
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
+    if submission is not None and data is None:
+        raise UserError("--submission needs --data: a challenge takes a score for every case.")
     if data is None and not inputs:
         raise UserError(f"Nothing to predict: give {' '.join(f'{flag} FILE' for flag in flags)}, or --data DIR.")
     if data is None:
@@ -365,6 +368,9 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
         click.echo(f"Wrote {' and '.join(map(str, files))}.")
         return 0
     found = predict_folder(predictor, data, out)
+    if submission is not None:
+        write_submission(predictor, data, found.files[0], submission)
+        click.echo(f"Wrote {submission}, to be submitted.")
     shown = str(found.files[0]) if len(found.files) == 1 else f"{len(found.files)} results in {out}"
     if found.replaced:
         click.echo(f"An earlier {found.replaced} was replaced.")

@@ -55,8 +55,10 @@ class Samples(Protocol):
 class Inputs(Protocol):
     """What the verbs need of an input kind.
 
-    Optional ability: parts(batch of one) -> {input: {part: the batch without that part}}, for inputs that are made of
-    named parts, such as the columns of a table.
+    Optional abilities:
+
+        submission_columns(root)   the columns of id and score in the file that a challenge on the data takes, or None
+        parts(batch of one)        input -> part, such as a column of a table -> the batch without that part
 
     Attributes:
         modalities: names of the inputs of one sample.

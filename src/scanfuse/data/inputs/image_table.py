@@ -188,6 +188,14 @@ class ImageTable:
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return collate_cases(samples)
 
+    def submission_columns(self, root: Path) -> tuple[str, str] | None:
+        """Columns of the file that a challenge on these data takes; None if there is no challenge."""
+        request = layouts.Request(split="none", incomplete="keep")
+        name = self.settings.layout
+        module = layouts.load(layouts.find(root, KIND, request) if name == "auto" else name)
+        found: tuple[str, str] | None = getattr(module, "SUBMISSION", None)
+        return found
+
     def parts(self, batch: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
         """Known feature of a batch of one -> the batch with that feature missing."""
         found = {}

@@ -33,6 +33,8 @@ EXPECTED = {"train": (401059, 1042, 393)}
 RANK = 8
 KIND = "image_table"
 PHANTOM = "isic2024"
+SUBMISSION = ("isic_id", "target")
+"""Columns of the file that the challenge takes."""
 TRAIN_ONLY = (
     "target", "lesion_id", "iddx_full", "iddx_1", "iddx_2", "iddx_3", "iddx_4", "iddx_5", "mel_mitotic_index",
     "mel_thick_mm", "tbp_lv_dnn_lesion_confidence",

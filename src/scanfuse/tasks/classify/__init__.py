@@ -270,6 +270,16 @@ class Classification:
         writing.write_table(path, self.point, self.finished(raw), failures)
         return [path]
 
+    def submission(self, predictions: Path, columns: tuple[str, str], file: Path) -> None:
+        """Writes a challenge's file, id and probability, from a predictions.csv of `write`.
+
+        Raises:
+            UserError: several labels, or samples that failed: a challenge wants a number for each.
+        """
+        if self.classes.kind != "binary":
+            raise UserError(f"A submission has one score per case, but the run is {self.classes.kind}.")
+        writing.write_submission(predictions, f"p_{self.classes.labels[0]}", columns, file)
+
     def joined(self, tasks: Mapping[str, Any]) -> writing.JoinedClassification:
         """Several classifications as one; see `JoinedClassification`."""
         points = {name: task.point for name, task in tasks.items()}
