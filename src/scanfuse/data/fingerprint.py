@@ -19,7 +19,8 @@ def fingerprints(manifest: Manifest) -> list[str]:
     Names and folders do not count, so data may be moved. Rows that share all their files, such as the rows of one
     container, are told apart by their ids. "" where a file cannot be read.
     """
-    found = [_of_files(row.paths.values()) for row in manifest.rows]
+    ends: dict[Path, bytes] = {}  # a container is looked at once, not once for each of its rows
+    found = [_of_files(row.paths.values(), ends) for row in manifest.rows]
     counts = Counter(found)
     return [
         _short(f"{value} {row.id}".encode()) if value and counts[value] > 1 else value
@@ -27,16 +28,20 @@ def fingerprints(manifest: Manifest) -> list[str]:
     ]
 
 
-def _of_files(paths: Iterable[Path]) -> str:
+def _of_files(paths: Iterable[Path], ends: dict[Path, bytes]) -> str:
     seen = b""
     for path in paths:
+        if path in ends:
+            seen += ends[path]
+            continue
         try:
             with path.open("rb") as file:
                 size = file.seek(0, 2)
                 file.seek(0)
                 head = file.read(_END)
                 file.seek(max(0, size - _END))
-                seen += str(size).encode() + hashlib.sha256(head + file.read(_END)).digest()
+                ends[path] = str(size).encode() + hashlib.sha256(head + file.read(_END)).digest()
+                seen += ends[path]
         except OSError:
             return ""
     return _short(seen)
