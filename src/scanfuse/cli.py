@@ -359,16 +359,32 @@ def _import_yolov8(file: Path, out: Path) -> None:
 @click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
+@click.option("--submission", type=_FOLDER, default=None, help="with --data: also the file that a challenge takes")
 @_SLICE
 @click.option("--device", default="auto", show_default=True)
-def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str | None, device: str) -> int:
+def _predict(
+    words: tuple[str, ...],
+    data: Path | None,
+    out: Path,
+    submission: Path | None,
+    slices: str | None,
+    device: str,
+) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
     Of inputs whose files belong together by name, folders can be given (--rgb DIR --ir DIR). Several runs that can be
     joined, or the folder of a cross-validation, are an ensemble.
     """
     from scanfuse.options import option_name, pairs, words_and_options
-    from scanfuse.verbs.predict import Ensemble, listed, load, predict_folder, predict_listed, predict_one
+    from scanfuse.verbs.predict import (
+        Ensemble,
+        listed,
+        load,
+        predict_folder,
+        predict_listed,
+        predict_one,
+        write_submission,
+    )
 
     runs, options = words_and_options(words)
     if not runs:
@@ -390,6 +406,8 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str |
     flags = [f"--{option_name(name)}" for name in predictor.modalities]
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
+    if submission is not None and data is None:
+        raise UserError("--submission needs --data: a challenge takes a score for every case.")
     if data is None and not inputs:
         raise UserError(f"Nothing to predict: give {' '.join(f'{flag} FILE' for flag in flags)}, or --data DIR.")
     if data is not None:
@@ -402,6 +420,9 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str |
             click.echo(line)
         click.echo(f"Wrote {' and '.join(map(str, files))}.")
         return 0
+    if submission is not None and data is not None:
+        write_submission(predictor, data, found.files[0], submission)
+        click.echo(f"Wrote {submission}, to be submitted.")
     shown = str(found.files[0]) if len(found.files) == 1 else f"{len(found.files)} results in {out}"
     if found.replaced:
         click.echo(f"An earlier {found.replaced} was replaced.")

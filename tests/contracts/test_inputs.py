@@ -12,11 +12,12 @@ from scanfuse.data.folds import FoldConfig
 from scanfuse.data.inputs import Fitted, Inputs
 from scanfuse.data.inputs.boxed_pairs import BoxedPairs, BoxSettings
 from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
+from scanfuse.data.inputs.image_table import CaseSettings, ImageTable
 from scanfuse.data.inputs.view_pairs import ViewPairs, ViewSettings
 from scanfuse.data.inputs.volumes import VolumePairs, VolumeSettings
 from scanfuse.data.labels import Labels
-from scanfuse.data.manifest import Manifest, Row
-from scanfuse.data.synthetic import brats, harvard, msrs, mura
+from scanfuse.data.manifest import Manifest
+from scanfuse.data.synthetic import brats, harvard, msrs, mura, pad_ufes
 
 BINARY = Labels("binary", ("0", "1"))
 
@@ -38,11 +39,17 @@ def _boxed_pairs(seed: int) -> Inputs:
     return BoxedPairs(BoxSettings(size=64, rgb_dropout=0.2), classes=classes, seed=seed, epochs=20)
 
 
+def _image_table(seed: int) -> Inputs:
+    settings = CaseSettings(size=32, drop_image=0.2, drop_table=0.2)
+    return ImageTable(settings, labels=BINARY, folds=FoldConfig(), seed=seed)
+
+
 # For every kind: made with a seed, and small data for it.
 KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
     "boxed_pairs": (_boxed_pairs, lambda root: msrs.write(root, msrs.Options(scenes=8, frames=2, size=64))),
     "image_pairs": (_image_pairs, lambda root: harvard.write(root, harvard.Options(cases=6, slices=2, size=40))),
     "volumes": (_volumes, lambda root: brats.write(root, brats.Options(patients=12, size=24))),
+    "image_table": (_image_table, lambda root: pad_ufes.write(root, pad_ufes.Options(patients=30, size=40))),
     "view_pairs": (_view_pairs, lambda root: mura.write(root, mura.Options(patients=30, size=40))),
 }
 # Files of the folder that are parts of a kind.
@@ -50,9 +57,15 @@ PARTS = {"pairing": "view_pairs", "view_settings": "view_pairs", "slices": "imag
 NAMES = sorted(KINDS)
 
 
-def files_of(row: Row, sample: dict[str, Any], kind: Inputs) -> dict[str, Path]:
-    """The files of a sample of the data set, as a user gives them by hand: one per modality."""
-    return {name: sample["meta"]["paths"][name] for name in kind.modalities if sample["present"][name]}
+def by_hand(manifest: Manifest, sample: dict[str, Any], kind: Inputs) -> dict[str, Any]:
+    """A sample of the data set as a user gives it by hand: a file per modality, or the row of a table."""
+    row = manifest.table[manifest.table["id"] == sample["meta"]["id"]]
+    files = sample["meta"]["paths"]
+    return {
+        name: files[name] if name in files else row.iloc[0].to_dict()
+        for name in kind.modalities
+        if sample["present"][name]
+    }
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +75,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def kind_and_data(name: str, folders: dict[str, Path], seed: int = 5) -> tuple[Inputs, Manifest]:
     kind = KINDS[name][0](seed)
-    return kind, kind.open(folders[name])
+    manifest = kind.open(folders[name])
+    kind.prepare(manifest.subset("train"))
+    return kind, manifest
 
 
 def same(one: Any, other: Any) -> bool:
@@ -119,15 +134,14 @@ def test_samples_and_batches_have_one_form(name: str, train: bool, folders: dict
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_by_hand_equals_that_of_the_data_set(name: str, folders: dict[str, Path]) -> None:
     kind, manifest = kind_and_data(name, folders)
-    rows = {row.group: row for row in manifest.rows}
     data = kind.dataset(manifest.subset("test"), train=False)
     for index in range(len(data)):
         held = data[index]
-        made = kind.sample(files_of(rows[held["meta"]["group"]], held, kind), id="mine")
+        made = kind.sample(by_hand(manifest, held, kind), id="mine")
         assert made["meta"]["id"] == "mine" and set(made) == set(held)
         assert same({key: made[key] for key in kind.modalities}, {key: held[key] for key in kind.modalities})
         assert made["present"] == held["present"] and set(made["meta"]) == set(held["meta"])
-    named = kind.sample(files_of(next(iter(rows.values())), held, kind))
+    named = kind.sample(by_hand(manifest, held, kind))
     assert named["meta"]["id"] and named["meta"]["target"] == ""
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from scanfuse import config
@@ -24,6 +25,7 @@ SMALLER: dict[str, dict[str, Any]] = {
 REQUESTS = {
     "boxed_pairs": Request(("rgb", "ir")),
     "image_pairs": Request(("CT", "MRI")),
+    "image_table": Request(),
     "view_pairs": Request(incomplete="keep"),
     "volumes": Request(("T1CE", "FLAIR")),
 }
@@ -51,9 +53,19 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return write
 
 
+def take_a_picture_away(root: Path, layout: str) -> None:
+    """Of the first case: its file, or what a container holds of it."""
+    row = next(iter(open_manifest(root, "image_table", Request(split="none")).rows))
+    if row.paths["image"].suffix == ".hdf5":
+        with h5py.File(row.paths["image"], "a") as file:
+            del file[row.id]
+    else:
+        row.paths["image"].unlink()
+
+
 def test_how_many_there_are() -> None:
     """A new file changes the number, and the tests below run over it."""
-    assert len(LAYOUTS) == 16 and len(PHANTOMS) == 16
+    assert len(LAYOUTS) == 19 and len(PHANTOMS) == 19
     assert {load(name).KIND for name in LAYOUTS} == set(REQUESTS)
     assert {load(name).PHANTOM for name in LAYOUTS} == set(PHANTOMS)
     by_kind = [name for kind in REQUESTS for name in layouts.names(kind)]
@@ -148,6 +160,8 @@ def test_incomplete_samples_are_an_error_kept_or_dropped(name: str, tmp_path: Pa
         table = root / "manifest.csv"
         if table.exists():
             table.write_text(table.read_text().replace(gone.relative_to(root).as_posix(), ""))
+    if module.KIND == "image_table":
+        take_a_picture_away(root, name)
     found = {
         incomplete: open_manifest(root, module.KIND, Request(asked, split="none", incomplete=incomplete))
         for incomplete in ("keep", "drop")

@@ -15,10 +15,12 @@ from scanfuse.fusion.average import AverageFusion
 from scanfuse.fusion.channel_attention import CMCA
 from scanfuse.fusion.channel_swap import ChannelSwapFusion
 from scanfuse.fusion.concat import ConcatFusion
+from scanfuse.fusion.cross_attention import CrossAttention
 from scanfuse.fusion.cross_mamba import CrossMambaBlock, CrossMambaFusion
 from scanfuse.fusion.cross_view import CrossViewFusion
 from scanfuse.fusion.dssf import DSSF, DSSFChain
 from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
+from scanfuse.fusion.local_global import LocalGlobalGate
 from scanfuse.fusion.sscs import SSCS
 from scanfuse.layers.conv import DGCB, EnlargingConv
 from scanfuse.layers.detect_head import DetectHead
@@ -28,6 +30,8 @@ from scanfuse.layers.mamba import BidirectionalMamba, LatentMamba, Mamba, RouteM
 from scanfuse.layers.pan import PAN
 from scanfuse.layers.route_conv import RouteConv
 from scanfuse.layers.ss2d import PLAIN, SS2D
+from scanfuse.layers.tabular import TableEncoder, TableTokens
+from scanfuse.layers.vim import VimBlock
 from scanfuse.layers.vss import MLP, VSSBlock
 from scanfuse.layers.yolo import C3, SPPF, Bottleneck, C2f, ConvNormAct
 from scanfuse.ops import routes
@@ -39,6 +43,7 @@ IMAGE = (2, 16, 5, 6)
 CUBOID = (2, 16, 3, 4, 5)
 LEVELS = [(2, 16, 8, 12), (2, 32, 4, 6), (2, 64, 2, 3)]
 CROSS = routes.cross(5, 6)
+TABLE = torch.tensor([[[0.5, 1], [3, 1], [0, 0], [2, 1]], [[0, 0], [0, 0], [-1.5, 1], [1, 1.0]]])
 
 # For every file of the two folders, its modules: a constructor, the shapes of the inputs, further arguments.
 Case = tuple[Callable[[], nn.Module], list[tuple[int, ...]], list[Tensor]]
@@ -68,6 +73,12 @@ MEMBERS: dict[str, list[Case]] = {
     "layers.route_conv": [(lambda: RouteConv(16, num_routes=4), [SEQUENCE], [CROSS])],
     "layers.ss2d": [(lambda: SS2D(16), [MAP], []), (lambda: SS2D(16, PLAIN), [MAP], [])],
     "layers.ssm": [],  # functions on parameters
+    "layers.tabular": [
+        (lambda: TableTokens((0, 3, 0, 2), 16), [], [TABLE]),
+        (lambda: TableTokens((0, 0), 16), [(2, 2, 2)], []),
+        (lambda: TableEncoder(16, hidden=8), [(2, 5, 16)], []),
+    ],
+    "layers.vim": [(lambda: VimBlock(16), [SEQUENCE], [])],
     "layers.vss": [
         (lambda: MLP(16, 32), [MAP], []),
         (lambda: VSSBlock(16), [MAP], []),
@@ -87,6 +98,7 @@ MEMBERS: dict[str, list[Case]] = {
     ],
     "fusion.channel_swap": [(lambda: ChannelSwapFusion(16), [MAP, MAP], [])],
     "fusion.concat": [(lambda: ConcatFusion(16), [MAP, MAP], [])],
+    "fusion.cross_attention": [(lambda: CrossAttention(16, heads=4), [SEQUENCE, (2, 5, 16)], [])],
     "fusion.cross_mamba": [
         (lambda: CrossMambaBlock(16), [MAP, MAP], []),
         (lambda: CrossMambaFusion(16), [MAP, MAP], []),
@@ -105,10 +117,11 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: FusionMambaBlock(16, depth=2, swap=False, rgb_to_ir=False), [MAP, MAP], []),
         (lambda: FusionMambaBlock(16, depth=0, swap=False), [MAP, MAP], []),
     ],
+    "fusion.local_global": [(lambda: LocalGlobalGate(16), [MAP, MAP], [])],
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 30
+NUM_MODULES = 34
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

@@ -19,6 +19,7 @@ from scanfuse.verbs.predict import load
 PHANTOMS: dict[str, dict[str, Any]] = {
     "harvard": {"pair": "CT-MRI", "cases": 4, "slices": 2, "size": 32, "seed": 0},
     "brats": {"patients": 8, "size": 24, "seed": 0},
+    "isic2024": {"patients": 20, "size": 48, "seed": 0},
     "mura": {"patients": 12, "size": 48, "seed": 0},
     "msrs": {"scenes": 6, "frames": 1, "size": 64, "seed": 0},
 }
@@ -32,7 +33,7 @@ every_system = pytest.mark.parametrize("name", systems.available())
 
 def test_this_many_systems_are_found() -> None:
     """A test over an empty listing would pass."""
-    assert systems.available() == ("clinicalfmamba", "clinicalfmamba3d", "fusionmamba", "xfmamba")
+    assert systems.available() == ("clinicalfmamba", "clinicalfmamba3d", "fusionmamba", "mambaderm", "xfmamba")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,8 @@ def build(name: str, seed: int = 0, folder: Path | None = None) -> systems.Syste
         settings = completed(settings, folder)
     torch.manual_seed(seed)
     system = system_type(settings)
+    if folder is not None:
+        system.data.prepare(system.data.open(folder).subset("train"))
     system.model.train()
     return system
 

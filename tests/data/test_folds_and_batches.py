@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scanfuse.data.batches import balanced_order, epoch_order, sampling_weights
+from scanfuse.data.batches import balanced_order, epoch_order, ratio_order, sampling_weights
 from scanfuse.data.folds import assign_folds, strata, with_fold
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
@@ -141,3 +141,17 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
     assert order == epoch_order(10, 4, seed=1, epoch=2)
     assert order != epoch_order(10, 4, seed=1, epoch=3)
     assert order != epoch_order(10, 4, seed=2, epoch=2)
+
+
+def test_a_ratio_of_negatives_is_drawn_anew_every_epoch() -> None:
+    """All positives, five times as many others, none twice; the epochs differ in which, a seed repeats itself."""
+    positive = np.arange(1000) % 100 == 7
+    epochs = [ratio_order(positive, 5, 16, 3, epoch) for epoch in (0, 0, 1)]
+    assert epochs[0] == epochs[1] != epochs[2]
+    chosen = [{index for batch in epoch for index in batch} for epoch in epochs]
+    for epoch, indices in zip(epochs, chosen, strict=True):
+        assert sum(map(len, epoch)) == len(indices) == 60 and set(np.flatnonzero(positive)) <= indices
+        assert max(map(len, epoch)) == 16
+    assert len((chosen[0] & chosen[2]) - set(np.flatnonzero(positive))) < 20
+    everything = ratio_order(positive, 500, 16, 3, 0)
+    assert sorted(index for batch in everything for index in batch) == list(range(1000))

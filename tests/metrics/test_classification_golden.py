@@ -21,6 +21,11 @@ SCALARS = {
     "auroc_{}.sklearn": (lambda y, p: ranking.weighted_ranking(y, p)[0][0], 1e-12),
     "auroc_{}.torchmetrics": (ranking.auroc, 1e-7),
     "auroc_{}.scipy_mannwhitney": (ranking.auroc, 1e-12),
+    "pauc80tpr_{}.pROC": (lambda y, p: ranking.weighted_partial_auroc(y, p)[0], 1e-12),
+    "pauc80tpr_{}.sklearn_isic2024_formula": (lambda y, p: ranking.weighted_partial_auroc(y, p)[0], 1e-12),
+    "pauc80tpr_{}.direct_trapezoid": (lambda y, p: ranking.weighted_partial_auroc(y, p)[0], 1e-12),
+    # The ROC with classes and scores exchanged is the curve mirrored: its top is the left part of the original.
+    "pauc_fpr20_{}.pROC": (lambda y, p: ranking.weighted_partial_auroc(1 - y, -p)[0], 1e-12),
     "auprc_ap_{}.sklearn": (ranking.average_precision, 1e-12),
     "auprc_ap_{}.torchmetrics": (lambda y, p: ranking.weighted_ranking(y, p)[1][0], 1e-7),
     "brier_{}.sklearn": (lambda y, p: calibration.brier(y, p)[0], 1e-14),

@@ -123,6 +123,29 @@ def test_undefined_metrics_are_nan(y, p, defined):
     assert ranking.roc_curve(y, p).x.size == 0
 
 
+@pytest.mark.parametrize("min_tpr", [0.0, 0.5, 0.8, 0.99])
+@pytest.mark.parametrize("decimals", [1, 9])
+def test_the_area_above_a_sensitivity_of_weighted_samples_is_that_of_repeated_ones(min_tpr, decimals):
+    """Against the plain function on repeated rows, with ties and without; weights 0 leave samples out."""
+    rng = np.random.default_rng(5)
+    y, p = rng.random(60) < 0.4, rng.random(60).round(decimals)
+    weights = rng.integers(0, 4, (9, 60))
+    found = ranking.weighted_partial_auroc(y, p, weights, min_tpr=min_tpr)
+    for row, value in zip(weights, found, strict=True):
+        assert value == pytest.approx(ranking.partial_auroc(y.repeat(row), p.repeat(row), min_tpr), abs=1e-12)
+    only_negatives = np.where(y, 0, 1)
+    assert np.isnan(ranking.weighted_partial_auroc(y, p, only_negatives)[0])
+    if min_tpr == 0:
+        assert np.allclose(found, ranking.weighted_ranking(y, p, weights)[0])
+
+
+def test_the_area_above_a_sensitivity_stands_where_it_is_asked_for():
+    assert "pauc" not in binary(Y, P)
+    assert binary(Y, P, pauc_above=0.8)["pauc"][0] == pytest.approx(ranking.partial_auroc(Y, P, 0.8))
+    with pytest.raises(ValueError, match="at least 0 and below 1"):
+        ranking.weighted_partial_auroc(Y, P, min_tpr=1.0)
+
+
 def test_a_label_that_nobody_has_is_not_averaged_in():
     y = np.stack([Y, np.zeros_like(Y)], axis=1)
     averages, each = multilabel(y, np.ones_like(y, bool), np.stack([P, P], axis=1))
@@ -134,7 +157,7 @@ def test_a_label_that_nobody_has_is_not_averaged_in():
 def test_an_empty_mask_leaves_everything_undefined():
     averages, each = multilabel(np.zeros((4, 2)), np.zeros((4, 2), bool), np.full((4, 2), 0.5))
     assert len(each) == 2
-    assert list(averages) == list(BETTER)
+    assert list(averages) == [name for name in BETTER if name != "pauc"]  # which is of one label
     assert all(np.isnan(value).all() for value in averages.values())
 
 

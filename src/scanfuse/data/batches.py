@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Num
 
-__all__ = ["balanced_order", "epoch_order", "sampling_weights"]
+__all__ = ["balanced_order", "epoch_order", "ratio_order", "sampling_weights"]
 
 
 def epoch_order(count: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
@@ -21,6 +21,21 @@ def balanced_order(weights: Float64[np.ndarray, " n"], batch: int, seed: int, ep
     generator = _generator(seed, epoch)
     drawn = torch.multinomial(torch.from_numpy(weights), len(weights), replacement=True, generator=generator)
     order: list[int] = drawn.tolist()
+    return [order[start : start + batch] for start in range(0, len(order), batch)]
+
+
+def ratio_order(
+    positive: Bool[np.ndarray, " n"], negatives: int, batch: int, seed: int, epoch: int
+) -> list[list[int]]:
+    """Every positive once, and so many other samples for each, drawn anew every epoch without repeating one.
+
+    All others where there are fewer. So an epoch of 400 positives among 400,000 samples has 40,400 at a ratio of 100.
+    """
+    generator = _generator(seed, epoch)
+    rest = torch.from_numpy(np.flatnonzero(~positive))
+    drawn = rest[torch.randperm(len(rest), generator=generator)[: negatives * int(positive.sum())]]
+    chosen = torch.cat([torch.from_numpy(np.flatnonzero(positive)), drawn])
+    order: list[int] = chosen[torch.randperm(len(chosen), generator=generator)].tolist()
     return [order[start : start + batch] for start in range(0, len(order), batch)]
 
 

@@ -108,7 +108,8 @@ def _read_row(manifest: Manifest, row: Row, findings: list[Finding], is_register
             findings.append(Finding("error", "unpaired", f"{row.id} has no {name.upper()} picture (it has {there})."))
             continue
         try:
-            images[name] = read_image(row.paths[name], slices=SliceChoice.parse(row.slice) if row.slice else None)
+            slices = SliceChoice.parse(row.slice) if row.slice else None
+            images[name] = read_image(row.paths[name], slices=slices, member=row.id)
         except UserError as error:
             findings.append(Finding("error", "unreadable", str(error)))
     return images

@@ -90,7 +90,7 @@ class Manifest:
     @property
     def rows(self) -> Iterator[Row]:
         """The samples in order."""
-        for record in self.table.to_dict("records"):
+        for record in self.table[[*COLUMNS, *self.modalities]].to_dict("records"):
             paths = {name: Path(record[name]) for name in self.modalities if record[name]}
             chosen = record.get(SLICE, "")
             yield Row(record["id"], record["group"], record["split"], record["target"], paths, chosen)

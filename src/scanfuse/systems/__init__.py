@@ -93,7 +93,7 @@ class Abilities(Protocol):
 
 
 def ability(owner: Any, name: str) -> Any | None:
-    """An optional ability of a system or a task by name; None if it has none.
+    """An optional ability of a system, a task or an input kind by name; None if it has none.
 
     >>> ability(object(), "evidence") is None
     True

@@ -240,12 +240,15 @@ class Instrument:
         evidence: batch, target, method -> heat maps (b, h, w) by name, that of an input or a joint one.
         pixels: of an input of a batch's first sample: the picture as it was stored.
         device: where batches must lie.
+        parts: batch of one -> input -> name of a part, such as a column of a table -> the batch without that part;
+            None where no input has parts.
     """
 
     modalities: tuple[str, ...]
     forward: Forward
     evidence: "Callable[[dict[str, Any], Target, MapMethod], dict[str, Tensor]]"
     pixels: "Callable[[dict[str, Any], str], tuple[np.ndarray, Placement]]"
+    parts: Callable[[dict[str, Any]], dict[str, dict[str, dict[str, Any]]]] | None = None
 
 
 class Explains(Protocol):

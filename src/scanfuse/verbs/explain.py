@@ -127,11 +127,12 @@ def _instrument(predictor: Predictor) -> Instrument:
     system: Any = predictor.system
     if not can_explain(system):
         raise UserError(f"{predictor.run.path} is a run of {system.config.system}, which has no heat maps to show.")
-    return Instrument(system.data.modalities, system.forward, system.evidence, _pixels)
+    parts = systems.ability(system.data, "parts")
+    return Instrument(system.data.modalities, system.forward, system.evidence, _pixels, parts)
 
 
 def _pixels(batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:
     """The original picture of an input of a batch of one, and where it lies in what the network saw."""
     meta = batch["meta"][0]
     slices = chosen(meta.get("slice", ""))
-    return read_image(meta["paths"][name], slices=slices).pixels, meta["placements"][name]
+    return read_image(meta["paths"][name], slices=slices, member=meta["id"]).pixels, meta["placements"][name]

@@ -345,6 +345,21 @@ def predict_listed(
     )
 
 
+def write_submission(predictor: Predictor | Ensemble, data: str | Path, predictions: Path, file: str | Path) -> None:
+    """Writes the file that a challenge on the data takes, from the table of `predict_folder`.
+
+    Raises:
+        UserError: there is no challenge on such data, or the task has no score to submit.
+    """
+    first = next(iter(predictor.members.values())) if isinstance(predictor, Ensemble) else predictor
+    columns = systems.ability(first.system.data, "submission_columns")
+    write = systems.ability(first.system.task, "submission")
+    wanted = columns(Path(data)) if columns is not None and write is not None else None
+    if write is None or wanted is None:
+        raise UserError(f"{data} is of no challenge that takes a file: leave --submission out.")
+    write(predictions, wanted, Path(file))
+
+
 class _Guarded:
     """A data set in which a sample that cannot be read is a `Failure`."""
 

@@ -78,6 +78,8 @@ class Layout(Protocol):
         KIND: the input kind that reads it.
         PHANTOM: the module of `scanfuse.data.synthetic` that writes made-up data in this layout.
         Options: what can be chosen, as a frozen section with descriptions.
+
+    Optional: SUBMISSION, the columns of id and score in the file that a challenge on these data takes.
     """
 
     LAYOUT: str

@@ -20,6 +20,7 @@ from scanfuse.errors import UserError
 from scanfuse.foreign import check_file, foreign, shown
 
 __all__ = [
+    "CONTAINERS",
     "SUFFIXES",
     "Image",
     "SliceChoice",
@@ -39,7 +40,13 @@ _FORMATS = {".png": "png_jpeg", ".jpg": "png_jpeg", ".jpeg": "png_jpeg", ".tif":
 _FORMATS |= {".nii": "nifti", ".nii.gz": "nifti", ".dcm": "dicom", ".dicom": "dicom"}
 
 
-def read_image(path: str | Path, *, slices: SliceChoice | None = None, grey_if_equal: bool = True) -> Image:
+CONTAINERS = (".hdf5", ".h5")
+"""Files that hold many pictures by name; `readers.hdf5.Container` keeps one open."""
+
+
+def read_image(
+    path: str | Path, *, slices: SliceChoice | None = None, grey_if_equal: bool = True, member: str = ""
+) -> Image:
     """Reads one picture; the suffix chooses the format.
 
     Args:
@@ -47,6 +54,8 @@ def read_image(path: str | Path, *, slices: SliceChoice | None = None, grey_if_e
         slices: which slice of a NIfTI volume (axial, coronal, sagittal), or which frame of a DICOM, page of a TIFF or
             picture of an animated PNG (frame). A file with one picture needs none, and takes only that one.
         grey_if_equal: RGB whose three channels are equal everywhere is returned as grey (H, W).
+        member: name of the picture where the file is a container of many; any other file is one picture, or says by
+            `slices` which.
 
     Raises:
         UserError: missing, empty, no ordinary file, damaged, cut short, not what the name says, unknown, too large,
@@ -54,6 +63,12 @@ def read_image(path: str | Path, *, slices: SliceChoice | None = None, grey_if_e
             the file.
     """
     path = Path(path)
+    if _suffix(path) in CONTAINERS:
+        from scanfuse.data.readers.hdf5 import Container
+
+        if not member:
+            raise UserError(f"{shown(path)} holds many pictures; give the folder of the data set with --data.")
+        return Container(path).read(member, grey_if_equal=grey_if_equal)
     image: Image = _reader(path).read(path, slices=slices, grey_if_equal=grey_if_equal)
     return image
 

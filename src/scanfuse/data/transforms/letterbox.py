@@ -19,7 +19,7 @@ from scanfuse.data.readers import Image, to_unit
 from scanfuse.data.transforms.placement import Box, Placement, letterboxed, stretched
 from scanfuse.errors import UserError
 
-__all__ = ["Letterbox", "body_box", "letterbox"]
+__all__ = ["Letterbox", "body_box", "letterbox", "letterbox_colour"]
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _SEARCH_SIDE = 384
@@ -55,20 +55,32 @@ def letterbox(image: Image, settings: Letterbox) -> tuple[Float32[np.ndarray, "s
     Shrinking averages over the pixels that fall together (antialiased bilinear), so that thin lines do not vanish by
     chance.
     """
-    unit = _grey_unit(image)
-    box = body_box(unit) if settings.crop == "body" else (0, 0, *image.size)
+    square, placement = _fitted(_grey_unit(image)[None], image, settings)
+    return square[0], placement
+
+
+def letterbox_colour(image: Image, settings: Letterbox) -> tuple[Float32[np.ndarray, "3 s s"], Placement]:
+    """The same in colour; a grey picture has three equal channels. All channels share a window."""
+    unit = to_unit(image)
+    return _fitted(np.stack([unit] * 3) if unit.ndim == 2 else np.moveaxis(unit, -1, 0), image, settings)
+
+
+def _fitted(
+    unit: Float32[np.ndarray, "c h w"], image: Image, settings: Letterbox
+) -> tuple[Float32[np.ndarray, "c s s"], Placement]:
+    box = body_box(unit.mean(axis=0)) if settings.crop == "body" else (0, 0, *image.size)
     top, left, height, width = box
-    part = unit[top : top + height, left : left + width]
+    part = unit[:, top : top + height, left : left + width]
     if settings.window == "percentile":
         low, high = np.percentile(part, [0.5, 99.5])
         part = np.clip((part - low) / max(float(high - low), 1e-6), 0, 1)
     size = (settings.size, settings.size)
     placement = (letterboxed if settings.aspect == "pad" else stretched)(image.size, size, box)
     top, left, height, width = placement.box
-    tensor = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))[None, None]
+    tensor = torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32))[None]
     small = functional.interpolate(tensor, (height, width), mode="bilinear", align_corners=False, antialias=True)
-    square = np.zeros(size, np.float32)
-    square[top : top + height, left : left + width] = small[0, 0].clamp_(0, 1).numpy()
+    square = np.zeros((len(unit), *size), np.float32)
+    square[:, top : top + height, left : left + width] = small[0].clamp_(0, 1).numpy()
     return square, placement
 
 

@@ -41,7 +41,7 @@ from scanfuse.metrics.classification.decision import (
     specificity,
 )
 from scanfuse.metrics.classification.inputs import checked_weights, mean_of_defined, ratio
-from scanfuse.metrics.classification.ranking import weighted_ranking
+from scanfuse.metrics.classification.ranking import weighted_partial_auroc, weighted_ranking
 
 __all__ = ["BETTER", "binary", "multiclass", "multilabel"]
 
@@ -51,6 +51,7 @@ BETTER: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
     {
         "auroc": "higher",
         "auprc": "higher",
+        "pauc": "higher",
         "auroc_micro": "higher",
         "auprc_micro": "higher",
         "accuracy": "higher",
@@ -64,11 +65,17 @@ BETTER: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "nll": "lower",
     }
 )
-"""Names in the order of the tables, and which direction is better. `nll` is the log loss."""
+"""Names in the order of the tables, and which direction is better. `nll` is the log loss; `pauc`, the area of the ROC
+curve above a sensitivity, is there for one label and where it is asked for."""
 
 
 def binary(
-    target: ArrayLike, probability: ArrayLike, threshold: ArrayLike = 0.5, weights: ArrayLike | None = None
+    target: ArrayLike,
+    probability: ArrayLike,
+    threshold: ArrayLike = 0.5,
+    weights: ArrayLike | None = None,
+    *,
+    pauc_above: float = 0.0,
 ) -> Values:
     """All metrics of one label.
 
@@ -77,6 +84,7 @@ def binary(
         probability: (n,), of class 1.
         threshold: positive if probability >= threshold; one number, or (n,) where samples have their own.
         weights: (r, n) or (n,), not negative; None counts every sample once.
+        pauc_above: also `pauc`, the area of the ROC curve above this sensitivity; 0: without it.
 
     Raises:
         ValueError: see `inputs.checked`; a probability outside [0, 1].
@@ -86,6 +94,7 @@ def binary(
     return {
         "auroc": auroc,
         "auprc": auprc,
+        **({"pauc": weighted_partial_auroc(target, probability, weights, min_tpr=pauc_above)} if pauc_above else {}),
         "accuracy": accuracy(c),
         "balanced_accuracy": balanced_accuracy(c),
         "sensitivity": sensitivity(c),

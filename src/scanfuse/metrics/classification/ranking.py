@@ -19,6 +19,7 @@ __all__ = [
     "average_precision",
     "precision_recall_curve",
     "roc_curve",
+    "weighted_partial_auroc",
     "weighted_ranking",
 ]
 
@@ -130,6 +131,47 @@ def weighted_ranking(
     called[called == 0] = 1
     precise = np.einsum("rs,rs->r", at, (num_positive[:, None] - positive_below) / called)
     return ratio(favourable, num_positive * num_negative), ratio(precise, num_positive)
+
+
+def weighted_partial_auroc(
+    target: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None, *, min_tpr: float = 0.8
+) -> Float64[np.ndarray, " r"]:
+    """`partial_auroc` under r weightings of the samples at once; (r,), NaN where one of the classes has no weight.
+
+    Between the curve's points (f, t) it is a sum over segments: with t' = max(t_0, min_tpr) and f' the place on the
+    segment at t', (t_1 - t') (1 - (f' + f_1) / 2).
+
+    Args:
+        target: (n,), 0 or 1.
+        score: (n,), higher means positive.
+        weights: (r, n) or (n,), not negative; None counts every sample once.
+        min_tpr: in [0, 1).
+
+    Raises:
+        ValueError: see `inputs.checked` and `inputs.checked_weights`; min_tpr out of range.
+    """
+    if not 0 <= min_tpr < 1:
+        raise ValueError(f"min_tpr is {min_tpr}; it must be at least 0 and below 1")
+    y, p = checked(target, score)
+    w = checked_weights(weights, y.size)
+    if not y.size:
+        return np.full(len(w), NAN)
+    order = np.argsort(-p, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(-p[order]) > 0, True))  # of each distinct score
+    w = np.take(w, order, axis=1)
+    positive = np.take(np.cumsum(w * y[order], axis=1), last, axis=1)
+    negative = np.take(np.cumsum(w * (1 - y[order]), axis=1), last, axis=1)
+    start = np.zeros((len(w), 1))
+    t, f = (
+        np.concatenate([start, ratio(part, np.broadcast_to(part[:, -1:], part.shape))], axis=1)
+        for part in (positive, negative)
+    )
+    t_0, t_1, f_0, f_1 = t[:, :-1], t[:, 1:], f[:, :-1], f[:, 1:]
+    rise = t_1 - t_0
+    share = np.clip((min_tpr - t_0) / np.where(rise > 0, rise, 1), 0, 1)
+    each = (1 - share) * rise * (1 - (f_0 + share * (f_1 - f_0) + f_1) / 2)
+    area = np.where(t_1 > min_tpr, each, 0).sum(axis=1)
+    return np.where((positive[:, -1] > 0) & (negative[:, -1] > 0), area, NAN)
 
 
 _EMPTY = Curve(np.empty(0), np.empty(0), np.empty(0))

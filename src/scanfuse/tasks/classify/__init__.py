@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from scanfuse.config import Section
-from scanfuse.data.batches import balanced_order, epoch_order, sampling_weights
+from scanfuse.data.batches import balanced_order, epoch_order, ratio_order, sampling_weights
 from scanfuse.data.inputs import Samples
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
@@ -60,6 +60,18 @@ class SamplingSettings(Section):
     sampling: bool = Field(
         False, description="draw classes equally often", json_schema_extra={"flag": "balanced-sampling"}
     )
+    negatives: int = Field(
+        0,
+        ge=0,
+        description="negatives for each positive in an epoch, drawn anew every time (binary); 0 = all",
+        json_schema_extra={"flag": "negatives-per-positive"},
+    )
+
+    @model_validator(mode="after")
+    def _one_rule_draws(self) -> "SamplingSettings":
+        if self.sampling and self.negatives:
+            raise ValueError("balanced sampling and a ratio of negatives exclude each other: choose one")
+        return self
 
 
 class Classification:
@@ -86,6 +98,7 @@ class Classification:
         self.sampling_settings = sampling
         check_loss(loss, self.classes)
         self.weights: Tensor | None = None
+        self.positive: np.ndarray | None = None  # which training samples are positive, where a ratio is asked for
         self.drawing: np.ndarray | None = None  # how likely each training sample is drawn; None: once per epoch
         self.point: OperatingPoint = undecided(self.classes)
 
@@ -106,13 +119,19 @@ class Classification:
             self.weights = class_weights(values, known, self.classes, self.loss_settings.max_weight)
         if self.sampling_settings.sampling:
             self.drawing = sampling_weights(values, known)
+        if self.sampling_settings.negatives:
+            self.positive = (values[:, 0] == 1) & known[:, 0]
+            if self.classes.kind != "binary" or not self.positive.any():
+                raise UserError("--negatives-per-positive needs a binary task with positives in the training part.")
 
     def order(self, count: int, *, batch: int, seed: int, epoch: int) -> list[list[int]]:
-        """Every sample once, or drawn by class; a last batch of one joins the one before it.
+        """Every sample once, or drawn by class or ratio; a last batch of one joins the one before it.
 
         Batch norms have nothing to go by in a last batch of one sample, and fail where its map is one place.
         """
-        if self.drawing is not None:
+        if self.positive is not None:
+            order = ratio_order(self.positive, self.sampling_settings.negatives, batch, seed, epoch)
+        elif self.drawing is not None:
             order = balanced_order(self.drawing, batch, seed, epoch)
         else:
             order = epoch_order(count, batch, seed, epoch)
@@ -140,19 +159,23 @@ class Classification:
         scores = Predictions.of(by_study(results, self.classes))
         known = scores.mask[:, 0]
         if self.classes.kind == "binary":
-            values = binary(scores.target[known, 0], scores.probabilities[known, 0])
+            above = self.classes.pauc_above
+            values = binary(scores.target[known, 0], scores.probabilities[known, 0], pauc_above=above)
         elif self.classes.kind == "multiclass":
             values = multiclass(scores.target[known, 0].astype(int), scores.probabilities[known])
         else:
             values, _ = multilabel(scores.target, scores.mask, scores.probabilities)
-        return {"loss": float(loss)} | {name: float(values[name][0]) for name in ("auroc", "auprc")}
+        shown = [name for name in ("auroc", "auprc", "pauc") if name in values]
+        return {"loss": float(loss)} | {name: float(values[name][0]) for name in shown}
 
     def criterion(self, row: Mapping[str, float]) -> Criterion:
-        """By the AUROC, if the settings ask for it and it is defined, else by the loss."""
-        if self.settings.select_by == "auroc" and np.isfinite(row["val_auroc"]):
-            # AUROC ties are common with few studies; among equals the smaller loss is the better epoch.
-            return Criterion(-row["val_auroc"] + 1e-6 * min(row["val_loss"], 100.0), "auroc")
-        instead = self.settings.select_by == "auroc" and np.isfinite(row["val_loss"])
+        """By the area that the settings ask for, if it is defined, else by the loss."""
+        wanted = self.settings.select_by
+        area = row.get(f"val_{wanted}", float("nan"))
+        if wanted != "loss" and np.isfinite(area):
+            # Ties of areas are common with few studies; among equals the smaller loss is the better epoch.
+            return Criterion(-area + 1e-6 * min(row["val_loss"], 100.0), wanted)
+        instead = wanted != "loss" and np.isfinite(row["val_loss"])
         note = "The validation studies show one outcome only: the best epoch is picked by their loss."
         return Criterion(row["val_loss"], "loss", note if instead else "")
 
@@ -246,6 +269,16 @@ class Classification:
         path = folder / "predictions.csv"
         writing.write_table(path, self.point, self.finished(raw), failures)
         return [path]
+
+    def submission(self, predictions: Path, columns: tuple[str, str], file: Path) -> None:
+        """Writes a challenge's file, id and probability, from a predictions.csv of `write`.
+
+        Raises:
+            UserError: several labels, or samples that failed: a challenge wants a number for each.
+        """
+        if self.classes.kind != "binary":
+            raise UserError(f"A submission has one score per case, but the run is {self.classes.kind}.")
+        writing.write_submission(predictions, f"p_{self.classes.labels[0]}", columns, file)
 
     def joined(self, tasks: Mapping[str, Any]) -> writing.JoinedClassification:
         """Several classifications as one; see `JoinedClassification`."""

@@ -12,12 +12,12 @@ outputs for a binary question is brought to the one logit z1 - z0, which has the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from scanfuse.config import Section
@@ -37,10 +37,13 @@ class Classes:
         kind: binary, multiclass or multilabel.
         labels: one name per output. binary: that of the positive class; multiclass: the classes by number;
             multilabel: the findings.
+        pauc_above: results also show the area of the ROC curve above this sensitivity (binary); 0: they do not. No
+            part of what is predicted, so it makes no two tasks differ.
     """
 
     kind: Kind
     labels: tuple[str, ...]
+    pauc_above: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         least = {"binary": 1, "multiclass": 2, "multilabel": 1}[self.kind]
@@ -75,7 +78,18 @@ class ClassSettings(Section):
         (), description="classes or findings in the order of the outputs; none: all found"
     )
     positive: str = Field("positive", description="name of the class 1 of a binary task")
-    select_by: Literal["auroc", "loss"] = Field("auroc", description="which validation value picks the best epoch")
+    select_by: Literal["auroc", "pauc", "loss"] = Field(
+        "auroc", description="which validation value picks the best epoch"
+    )
+    pauc_above: float = Field(
+        0.0, ge=0, lt=1, description="also the area of the ROC curve above this sensitivity (binary); 0 = not"
+    )
+
+    @model_validator(mode="after")
+    def _pauc_is_computed(self) -> "ClassSettings":
+        if self.select_by == "pauc" and not self.pauc_above:
+            raise ValueError("select_by pauc needs pauc_above, such as 0.8")
+        return self
 
     def filled(self, manifest: Manifest) -> "ClassSettings":
         """With the kind and the labels of the data.
@@ -86,6 +100,8 @@ class ClassSettings(Section):
         found = Labels.of(list(manifest.table["target"]))
         if self.kind not in ("auto", found.kind):
             raise UserError(f"The targets of the data are {found.kind}, but --kind asks for {self.kind}.")
+        if self.select_by == "pauc" and found.kind != "binary":
+            raise UserError(f"The area above a sensitivity is of one label, but the targets are {found.kind}.")
         names = (self.positive,) if found.kind == "binary" else found.names
         if self.labels and self.labels != names:
             raise UserError(
@@ -100,7 +116,7 @@ def classes_of(settings: ClassSettings) -> Classes:
     labels = settings.labels or ((settings.positive,) if kind == "binary" else ())
     if not labels:
         raise UserError(f"A {kind} task needs --labels, or data whose targets name them.")
-    return Classes(kind, labels)
+    return Classes(kind, labels, settings.pauc_above if kind == "binary" else 0.0)
 
 
 def parse_target(text: str, classes: Classes) -> tuple[Float64[np.ndarray, " k"], Bool[np.ndarray, " k"]]:

@@ -75,6 +75,8 @@ def metrics(classes: Classes) -> dict[str, str]:
         "multiclass": {"auroc_micro", "auprc_micro", "sensitivity"},
         "multilabel": set(),
     }[classes.kind]
+    if not classes.pauc_above:
+        without = without | {"pauc"}
     return {name: better for name, better in BETTER.items() if name not in without}
 
 
@@ -95,7 +97,7 @@ def statistic(scores: Predictions, classes: Classes, thresholds: Sequence[ArrayL
     def of_weights(weights: Weights) -> dict[str, Float64[np.ndarray, " r"]]:
         if classes.kind == "binary":
             cut = np.broadcast_to(thresholds[0] if thresholds else 0.5, len(y))
-            return binary(y[rows, 0], p[rows, 0], cut[rows], weights[:, rows])
+            return binary(y[rows, 0], p[rows, 0], cut[rows], weights[:, rows], pauc_above=classes.pauc_above)
         if classes.kind == "multiclass":
             return multiclass(y[rows, 0].astype(int), p[rows], weights[:, rows])
         averages, each = multilabel(y, known, p, thresholds, weights)

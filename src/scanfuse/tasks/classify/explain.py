@@ -69,7 +69,8 @@ def explained(
 
     Maps are Grad-CAM at the inputs' own feature maps and at the joint one. Each is placed on the original picture at
     its own size (crop, resize and padding undone). The inputs' maps share one scale, so that they can be compared;
-    the joint map, which belongs to no input, is shown on each. The ablation runs the model once without each input.
+    the joint map, which belongs to no input, is shown on each. The ablation runs the model once without each input,
+    and without each part of an input that has parts, such as the columns of a table.
 
     Args:
         through: the network.
@@ -78,6 +79,9 @@ def explained(
         results_of: batch -> calibrated results, as any other prediction, test-time flips included.
         classes: what is predicted.
         method: of the maps.
+
+    Raises:
+        UserError: none of the inputs is a picture.
     """
     meta = batch["meta"][0]
     result: Prediction = results_of(batch)[0]
@@ -87,6 +91,9 @@ def explained(
         return torch.tensor([[outcome.probability(value)] for value in results_of({**batch, "present": flags})])
 
     present = [name for name in through.modalities if bool(batch["present"][name][0])]
+    pictures = [name for name in present if name in meta["placements"]]
+    if not pictures:
+        raise UserError(f"{meta['id']} has no picture, so there is nothing to show heat maps on.")
     without: dict[str, float] = {}
     if len(present) > 1:
         without = {view: float(value) for view, value in view_ablation(probability, present).without.items()}
@@ -97,13 +104,17 @@ def explained(
     joint = scaled_together({name: value for name, value in maps.items() if name not in through.modalities})
     pixels, heats = {}, {}
     places = {title: _size(value) for title, value in [*joint.items(), *(("view", value) for value in own.values())]}
-    for name in present:
+    for name in pictures:
         pixels[name], placement = through.pixels(batch, name)
         each = {"view": place(own[name].cpu(), placement)} if name in own else {}
         heats[name] = each | {title: place(value.cpu(), placement) for title, value in joint.items()}
     slots = zip(through.modalities, meta.get("views", through.modalities), strict=True)
     names = {name: str(slot or name) for name, slot in slots if name in present}
     reached = outcome.probability(result)
+    parts = {
+        of: {part: outcome.probability(results_of(changed)[0]) for part, changed in without_part.items()}
+        for of, without_part in (through.parts(batch) if through.parts is not None else {}).items()
+    }
     content = {
         "id": result.id,
         "study": result.study,
@@ -112,12 +123,13 @@ def explained(
         "probability": reached,
         "without_view": without,
         "drop_of_view": {view: reached - value for view, value in without.items()},
+        **({"without_part": parts} if parts else {}),
         "views": names,
         "maps": {view: sorted(found) for view, found in heats.items()},
         "map_places": {name: list(size) for name, size in places.items()},
     }
     return Explanation(
-        result.id, outcome.name, pixels, heats, _captions(names, without, reached), _titles(places), content
+        result.id, outcome.name, pixels, heats, _captions(names, pictures, without, reached), _titles(places), content
     )
 
 
@@ -126,7 +138,8 @@ def examples(
 ) -> list[Example]:
     """The clearest right and wrong results, half of each.
 
-    Studies with a single view come last: they do not show what each view contributes.
+    Studies with a single view come last: they do not show what each view contributes. Those without any picture are
+    left out.
 
     Args:
         results: calibrated, one per study.
@@ -136,7 +149,9 @@ def examples(
         count: at most so many.
     """
     judged = [found for result in results for found in _judged(result, point, classes)]
-    alone = {row.id for row in samples.rows if len(row.paths) < 2}
+    files = {row.id: len(row.paths) for row in samples.rows}
+    judged = [found for found in judged if files[found[0].id]]
+    alone = {name for name, count in files.items() if count < 2}
     judged.sort(key=lambda found: (found[0].id in alone, -found[2]))
     chosen = []
     for right in (True, False):
@@ -184,13 +199,18 @@ def _truth(result: Prediction, classes: Classes, column: int) -> str:
     return f"is {'' if result.target[column] else 'not '}{classes.labels[column]}"
 
 
-def _captions(names: Mapping[str, str], without: Mapping[str, float], reached: float) -> dict[str, str]:
-    """View -> its name and what changes without it."""
-    found = {}
+def _captions(
+    names: Mapping[str, str], pictures: Sequence[str], without: Mapping[str, float], reached: float
+) -> dict[str, str]:
+    """Picture -> its name and what changes without it; the first one also says it of inputs that are no pictures."""
+    said = {}
     for view, name in names.items():
         # Rounded first, so that nothing reads "-0.00".
         change = round(without[view] - reached, 2) + 0.0 if view in without else None
-        found[view] = name + ("" if change is None else f": {change:+.2f} without it")
+        said[view] = name + ("" if change is None else f": {change:+.2f} without it")
+    others = [text for view, text in said.items() if view not in pictures]
+    found = {view: said[view] for view in pictures}
+    found[pictures[0]] = "; ".join([found[pictures[0]], *others])
     return found
 
 

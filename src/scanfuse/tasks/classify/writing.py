@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scanfuse.data.manifest import read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import file_name, write_text
 from scanfuse.tables import write_rows
@@ -15,7 +16,7 @@ from scanfuse.tasks.classify.classes import Classes
 from scanfuse.tasks.classify.operating_point import OperatingPoint, combine
 from scanfuse.tasks.classify.prediction import Prediction, by_study, ensemble
 
-__all__ = ["JoinedClassification", "decided", "describe", "save", "write_table"]
+__all__ = ["JoinedClassification", "decided", "describe", "save", "write_submission", "write_table"]
 
 
 def decided(raw: Sequence[Prediction], point: OperatingPoint, classes: Classes) -> list[Prediction]:
@@ -75,6 +76,18 @@ def write_table(
         for failure in failures
     ]
     write_rows(rows, path)
+
+
+def write_submission(predictions: Path, score: str, columns: tuple[str, str], file: Path) -> None:
+    """The columns id and `score` of a predictions.csv, under other names; UserError where a score is missing."""
+    _, table = read_csv(predictions)
+    empty = table["id"][table[score] == ""]
+    if len(empty):
+        raise UserError(
+            f"{len(empty)} cases have no score, such as {empty.iloc[0]}: see {predictions}, column error."
+        )
+    renamed = table[["id", score]].set_axis(list(columns), axis=1)
+    write_text(file, renamed.to_csv(index=False, lineterminator="\n"))
 
 
 def sorted_out(

@@ -1,0 +1,382 @@
+"""One picture and one row of a clinical table as a sample; either may be missing.
+
+The table is encoded by a schema that `prepare` fits on the training rows alone and the run stores; see
+`scanfuse.data.transforms.table`.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch.utils.data import Dataset
+
+from scanfuse.config import Section
+from scanfuse.data import check, layouts
+from scanfuse.data.cases import IMAGE
+from scanfuse.data.folds import FoldConfig, with_fold
+from scanfuse.data.inputs import Fitted
+from scanfuse.data.labels import Labels
+from scanfuse.data.manifest import COLUMNS, Manifest, Row, read_csv
+from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
+from scanfuse.data.readers.hdf5 import Container
+from scanfuse.data.readers.image import finish
+from scanfuse.data.transforms.letterbox import Letterbox, letterbox_colour
+from scanfuse.data.transforms.placement import Placement
+from scanfuse.data.transforms.skin import SkinAugmentation, augment_skin
+from scanfuse.data.transforms.table import Table, TableSettings
+from scanfuse.errors import UserError
+from scanfuse.foreign import read_json
+
+__all__ = ["INPUTS", "CaseDataset", "CaseSettings", "ImageTable", "collate_cases", "read_row"]
+
+KIND = "image_table"
+INPUTS = ("image", "table")
+
+_log = logging.getLogger(__name__)
+
+
+class CaseSettings(Section):
+    """Cases of one picture and one row of a table."""
+
+    layout: str = Field("auto", description="of the folder; auto finds it")
+    options: tuple[str, ...] = Field((), description="of the layout, name=value, such as target=dx")
+    incomplete: Literal["error", "keep", "drop"] = Field(
+        "error", description="cases without their picture, in training; to predict they are kept"
+    )
+    table: TableSettings = TableSettings()
+    drop_image: float = Field(0.0, ge=0, le=1, description="chance that training takes the picture away")
+    drop_table: float = Field(0.0, ge=0, le=1, description="chance that training takes the table away")
+    split_seed: int = Field(0, ge=0, description="seed of the split by patient")
+    size: int = Field(224, ge=8, description="side of the square that the network sees, in pixels")
+    aspect: Literal["pad", "stretch"] = Field("stretch", description="stretch ignores the aspect, as published")
+    flips: bool = Field(True, description="random mirror images and quarter turns")
+    rotate: float = Field(30.0, ge=0, le=180, description="largest random rotation in degrees")
+    shift: float = Field(0.1, ge=0, le=1, description="largest random shift as a share of the side")
+    scale: float = Field(0.15, ge=0, lt=1, description="random size, from 1 - s to 1 + s")
+    light: float = Field(0.2, ge=0, lt=1, description="random brightness, contrast, saturation: 1 - l to 1 + l")
+    hue: float = Field(0.02, ge=0, le=0.5, description="largest random turn of the hue")
+    erase: float = Field(0.0, ge=0, le=1, description="chance of a random blank square")
+    cache_mb: float = Field(512.0, ge=0, description="memory for decoded pictures, per worker")
+
+    @field_validator("options")
+    @classmethod
+    def _names_and_values(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if not text.partition("=")[0] or "=" not in text:
+                raise ValueError(f"expected name=value, not {text!r}")
+        return value
+
+    @field_validator("layout")
+    @classmethod
+    def _is_a_layout(cls, value: str) -> str:
+        try:
+            layouts.check_name(value, KIND)
+        except UserError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
+        return value
+
+    @field_validator("drop_table")
+    @classmethod
+    def _something_stays(cls, value: float, info: Any) -> float:
+        if value + info.data.get("drop_image", 0.0) > 1:
+            raise ValueError("drop_image and drop_table are at most 1 together: one of the two stays")
+        return value
+
+    @property
+    def letterbox(self) -> Letterbox:
+        """How a picture becomes a square."""
+        return Letterbox(size=self.size, aspect=self.aspect)
+
+    @property
+    def augmentation(self) -> SkinAugmentation:
+        """How squares are changed at random in training."""
+        return SkinAugmentation(
+            self.flips, self.rotate, self.shift, self.scale, light=self.light, hue=self.hue, erase=self.erase
+        )
+
+    def open(self, root: str | Path, *, split: bool = True) -> Manifest:
+        """The cases under `root`, with the layout's splits unless none are wanted."""
+        request = layouts.Request(
+            split="made" if split else "none",
+            seed=self.split_seed,
+            # What is to be predicted need not have a picture; what is trained on should not lack it by accident.
+            incomplete=self.incomplete if split else "keep",
+        )
+        options = dict(text.split("=", 1) for text in self.options)
+        return layouts.open_manifest(root, KIND, request, self.layout, options=options)
+
+
+class ImageTable:
+    """The input kind: see `scanfuse.data.inputs.Inputs`.
+
+    Args:
+        settings: the section of the configuration.
+        labels: what the targets mean.
+        folds: which part of a cross-validation is opened.
+        seed: of movement, dropped inputs and the forest.
+    """
+
+    KIND = KIND
+    mixed_sizes = False
+    modalities: tuple[str, ...]
+
+    def __init__(self, settings: CaseSettings, *, labels: Labels, folds: FoldConfig, seed: int) -> None:
+        self.settings, self.labels, self.folds, self.seed = settings, labels, folds, seed
+        self.modalities = INPUTS
+        self._table: Table | None = None
+
+    @property
+    def table(self) -> Table:
+        """The schema; UserError before `prepare` or `restore`."""
+        if self._table is None:
+            raise UserError("The table has no schema yet: it is fitted on training rows, or stored in a run.")
+        return self._table
+
+    def open(self, root: Path, *, split: bool = True) -> Manifest:
+        """The cases with the splits of the settings and the fold. With `split=False` odd targets are unknown."""
+        manifest = self.settings.open(root, split=split)
+        if not split:
+            known = {text: _is_known(text, self.labels) for text in dict.fromkeys(manifest.table["target"])}
+            targets = [text if known[text] else "" for text in manifest.table["target"]]
+            return replace(manifest, table=manifest.table.assign(target=targets))
+        if not self.folds.folds:
+            return manifest
+        folds = self.folds
+        return with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+
+    def check(self, root: Path) -> list[check.Finding]:
+        """As for other pictures, and what the table would warn of."""
+        found = check.check(lambda split: self.open(root, split=split), is_registered=False)
+        if any(finding.kind == "layout" for finding in found):
+            return found
+        warnings = self.fit(self.open(root).subset("train")).warnings
+        return found + [check.Finding("warning", "leak", f"{text}.") for text in warnings]
+
+    def fit(self, training: Manifest) -> Table:
+        """The schema of training rows."""
+        columns = [name for name in training.table if name not in (*COLUMNS, *training.modalities)]
+        rows, target = training.table[columns], list(training.table["target"])
+        return Table.fit(rows, target, self.settings.table, seed=self.seed)
+
+    def prepare(self, training: Manifest) -> Fitted:
+        """Fits the schema and says what leaks, or is left out because it would."""
+        self._table = self.fit(training)
+        for text in self._table.warnings:
+            _log.warning("The column %s. Leave it out with --columns if it does.", text)
+        left = [f"{name} ({why})" for name, why in self._table.left_out.items() if why != "not asked for"]
+        if left:
+            shown = "; ".join(left[:12]) + (f"; and {len(left) - 12} more" if len(left) > 12 else "")
+            _log.info("%d features of the table; left out: %s.", len(self._table.features), shown)
+        return self._table.fitted()
+
+    def restore(self, fitted: Fitted) -> None:
+        self._table = Table.restore(fitted)
+
+    def dataset(self, manifest: Manifest, *, train: bool) -> "CaseDataset":
+        """The cases of a manifest; with `train`, moved at random and with inputs dropped."""
+        absent = [name for name in self.table.names if name not in manifest.table]
+        if absent:
+            _log.warning("The data have no column %s: it counts as missing in every row.", ", ".join(absent[:5]))
+        return CaseDataset(manifest, self.table, self.settings, labels=self.labels, train=train, seed=self.seed)
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return collate_cases(samples)
+
+    def submission_columns(self, root: Path) -> tuple[str, str] | None:
+        """Columns of the file that a challenge on these data takes; None if there is no challenge."""
+        request = layouts.Request(split="none", incomplete="keep")
+        name = self.settings.layout
+        module = layouts.load(layouts.find(root, KIND, request) if name == "auto" else name)
+        found: tuple[str, str] | None = getattr(module, "SUBMISSION", None)
+        return found
+
+    def parts(self, batch: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+        """Known feature of a batch of one -> the batch with that feature missing."""
+        found = {}
+        for place, name in enumerate(self.table.names):
+            if batch["table"][0, place, 1] > 0:
+                table = batch["table"].clone()
+                table[:, place] = 0
+                found[name] = {**batch, "table": table}
+        return {"table": found} if found else {}
+
+    def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
+        """One case by hand: `image` a file or array, `table` a dictionary, or a JSON or CSV file of one row."""
+        for name in inputs:
+            if name not in INPUTS:
+                raise UserError(f"Unknown input {name!r}; give {' and '.join(INPUTS)}.")
+        given = {name: value for name, value in inputs.items() if value is not None}
+        row = given.get("table")
+        if row is not None and not isinstance(row, Mapping):
+            row = read_row(row)
+        values = np.zeros((len(self.table.features), 2), np.float32)
+        if row is not None:
+            values = self.table.encode_row({k: v for k, v in row.items() if k not in COLUMNS and k != IMAGE})
+        image = given.get("image")
+        if isinstance(image, np.ndarray):
+            image = finish(Path("image"), image, stored="array", grey_if_equal=False)
+        elif image is not None:
+            image = read_image(image)
+        source = image.source if image is not None else inputs.get("table", "")
+        name = id or (stem(source) if isinstance(source, str | Path) and str(source) else "case")
+        square, placement = (None, None) if image is None else _square(image, self.settings.letterbox)
+        meta = _meta(name, name, "", None if image is None else image.source, placement)
+        return _sample(square, values, self.labels, "", meta, self.settings.size)
+
+
+class CaseDataset(Dataset[dict[str, Any]]):
+    """The cases of a manifest. A sample is a dict:
+
+        "image"             float32 (3, size, size) in [0, 1], zeros where it is missing
+        "table"             float32 (F, 2), values and flags, zeros where missing; see `data.transforms.table`
+        "present"           {"image": bool, "table": bool}; the table is present if one of its values is known
+        "target", "mask"    as of other classifications
+        "meta"              id, study, group, target (text), paths and placements of the picture
+
+    What is drawn for a sample depends on (seed, epoch, index) alone. Pictures are rounded to 8 bit after fitting,
+    whether the cache keeps them or not, so that it changes no value.
+
+    Raises:
+        UserError: on reading a sample: a bad picture or cell, or neither a picture nor a known value.
+    """
+
+    def __init__(
+        self, manifest: Manifest, table: Table, settings: CaseSettings, *, labels: Labels, train: bool, seed: int
+    ) -> None:
+        self.settings, self.labels, self.train, self.seed = settings, labels, train, seed
+        self._rows = list(manifest.rows)
+        self._values, self._wrong = table.encode(manifest.table)
+        self._containers: dict[Path, Container] = {}
+        self._cache: dict[int, tuple[np.ndarray, Placement]] = {}
+        self._room = int(settings.cache_mb * 2**20) // (3 * settings.size**2)
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on must see the next one
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose augmentation is drawn."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose augmentation is drawn."""
+        self._epoch.fill_(epoch)
+
+    def row(self, index: int) -> Row:
+        """The case of a sample."""
+        return self._rows[index]
+
+    @property
+    def targets(self) -> list[str]:
+        """The target text of every sample in order."""
+        return [row.target for row in self._rows]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self._rows[index]
+        if index in self._wrong:
+            raise UserError(f"{row.id}: {self._wrong[index]}")
+        random = np.random.default_rng([self.seed, self.epoch, index])
+        values = self._values[index]
+        square, placement = self._square(index) if IMAGE in row.paths else (None, None)
+        if self.train and square is not None and values.any():
+            drawn = random.random()
+            if drawn < self.settings.drop_image:
+                square, placement = None, None
+            elif drawn < self.settings.drop_image + self.settings.drop_table:
+                values = np.zeros_like(values)
+        meta = _meta(row.id, row.group, row.target, row.paths.get(IMAGE) if placement else None, placement)
+        sample = _sample(square, values, self.labels, row.target, meta, self.settings.size)
+        if self.train and square is not None:
+            sample["image"] = augment_skin(sample["image"], self.settings.augmentation, random)
+        return sample
+
+    def _square(self, index: int) -> tuple[np.ndarray, Placement]:
+        found = self._cache.get(index)
+        if found is None:
+            row = self._rows[index]
+            path = row.paths[IMAGE]
+            if path.suffix.lower() in CONTAINERS:
+                image = self._containers.setdefault(path, Container(path)).read(row.id, grey_if_equal=False)
+            else:
+                image = read_image(path, grey_if_equal=False)
+            found = _square(image, self.settings.letterbox)
+            if len(self._cache) < self._room:
+                self._cache[index] = found
+        return found
+
+
+def collate_cases(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Stacks samples: image (B, 3, s, s), table (B, F, 2), present {name: bool (B,)}, target and mask (B, k)."""
+    batch: dict[str, Any] = {
+        name: torch.stack([sample[name] for sample in samples]) for name in (*INPUTS, "target", "mask")
+    }
+    batch["present"] = {name: torch.tensor([sample["present"][name] for sample in samples]) for name in INPUTS}
+    batch["meta"] = [sample["meta"] for sample in samples]
+    return batch
+
+
+def read_row(path: str | Path) -> dict[str, str]:
+    """One row of a table from a JSON object or a CSV file with a single row, as text.
+
+    Raises:
+        UserError: another kind of file, or not exactly one row.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        content = read_json(path)
+        if any(isinstance(value, dict | list) for value in content.values()):
+            raise UserError(f"{path} must be one JSON object of plain values, such as {json.dumps({'age': 55})}.")
+        return {str(name): "" if value is None else str(value) for name, value in content.items()}
+    _, table = read_csv(path)
+    if len(table) != 1:
+        raise UserError(f"{path} has {len(table)} rows; --table takes one case: use --data for many.")
+    return {str(name): str(value) for name, value in table.iloc[0].items()}
+
+
+def _sample(
+    square: np.ndarray | None, values: np.ndarray, labels: Labels, target: str, meta: dict[str, Any], size: int
+) -> dict[str, Any]:
+    present = {"image": square is not None, "table": bool(values[:, 1].any())}
+    if not any(present.values()):
+        raise UserError(f"{meta['id']} has neither a picture nor a known value of the table.")
+    encoded, mask = labels.encode(target)
+    empty = torch.zeros(3, size, size)
+    return {
+        "image": empty if square is None else torch.from_numpy(square.astype(np.float32) / 255),
+        "table": torch.from_numpy(values.copy()),
+        "present": present,
+        "target": torch.from_numpy(np.atleast_1d(encoded).astype(np.float32)),
+        "mask": torch.from_numpy(np.atleast_1d(mask).copy()),
+        "meta": meta,
+    }
+
+
+def _meta(id: str, group: str, target: str, path: Path | None, placement: Placement | None) -> dict[str, Any]:
+    return {
+        "id": id,
+        "study": id,
+        "group": group,
+        "target": target,
+        "paths": {} if path is None else {"image": path},
+        "placements": {} if placement is None else {"image": placement},
+    }
+
+
+def _square(image: Image, settings: Letterbox) -> tuple[np.ndarray, Placement]:
+    square, placement = letterbox_colour(image, settings)
+    return np.rint(square * 255).astype(np.uint8), placement
+
+
+def _is_known(text: str, labels: Labels) -> bool:
+    try:
+        labels.encode(text)
+    except UserError:
+        return False
+    return True
