@@ -17,7 +17,7 @@ from scanfuse.data import check, layouts
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, read_image, stem, to_unit
-from scanfuse.data.readers.image import finish
+from scanfuse.data.readers.given import image_of
 from scanfuse.data.transforms.crop_flip import crop as random_crop
 from scanfuse.data.transforms.crop_flip import flip
 from scanfuse.errors import UserError
@@ -286,18 +286,17 @@ def collate_pairs(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-def pair_sample(inputs: Mapping[str, str | Path | np.ndarray], *, id: str = "") -> dict[str, Any]:
-    """One sample, of the form that `ImagePairDataset` gives, from files or arrays.
+def pair_sample(inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
+    """One sample, of the form that `ImagePairDataset` gives, from files, PIL images or arrays.
 
     Args:
-        inputs: modality -> a path, or an array (H, W) or (H, W, 3). uint8 and uint16 have their full range; any other
-            dtype ranges from its own smallest to its largest finite value.
+        inputs: modality -> what `image_of` takes.
         id: of the sample; by default the name of the first file.
 
     Raises:
         UserError: a file cannot be read, an array is no picture, or the sizes differ.
     """
-    images = {name: _image_of(name, value) for name, value in inputs.items()}
+    images = {name: image_of(name, value) for name, value in inputs.items()}
     paths = {name: image.source for name, image in images.items()}
     name = id or stem(next(iter(paths.values())))
     _common_size(Row(name, name, "", "", paths), images)
@@ -306,12 +305,6 @@ def pair_sample(inputs: Mapping[str, str | Path | np.ndarray], *, id: str = "") 
         "present": dict.fromkeys(images, True),
         "meta": {"id": name, "group": name, "target": "", "paths": paths, "images": images},
     }
-
-
-def _image_of(name: str, value: str | Path | np.ndarray) -> Image:
-    if not isinstance(value, np.ndarray):
-        return read_image(value)
-    return finish(Path(name), value, stored="array")
 
 
 def _common_size(row: Row, images: dict[str, Image]) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from scanfuse.data.inputs.view_settings import KIND, ViewSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, read_image, stem
-from scanfuse.data.readers.image import finish
+from scanfuse.data.readers.given import image_of
 from scanfuse.data.transforms.augment import Augmentation, augment
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox
 from scanfuse.data.transforms.placement import Placement
@@ -265,17 +265,16 @@ def collate_views(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def view_sample(
-    inputs: Mapping[str, str | Path | np.ndarray | None],
+    inputs: Mapping[str, Any],
     *,
     letterbox: Letterbox | None = None,
     labels: Labels | None = None,
     id: str = "",
 ) -> dict[str, Any]:
-    """One sample, of the form that `ViewDataset` gives and without a target, from files or arrays.
+    """One sample, of the form that `ViewDataset` gives and without a target, from files, PIL images or arrays.
 
     Args:
-        inputs: "view_a" and "view_b" -> a path, an array (H, W) or (H, W, 3), or None for a missing view; one may be
-            left out. uint8 and uint16 arrays have their full range, others that of their own values.
+        inputs: "view_a" and "view_b" -> what `image_of` takes, or None for a missing view; one may be left out.
         letterbox: as in training.
         labels: for the length of the (masked) target.
         id: of the study; by default the name of the first file.
@@ -288,7 +287,7 @@ def view_sample(
             raise UserError(f"Unknown view {name!r}; give {' and '.join(VIEWS)}.")
     settings = letterbox or Letterbox()
     labels = labels or Labels("binary", ("0", "1"))
-    images = {name: _image(name, value) for name, value in inputs.items() if value is not None}
+    images = {name: image_of(name, value) for name, value in inputs.items() if value is not None}
     if not images:
         raise UserError(f"No view was given; give {' or '.join(VIEWS)}, or both.")
     fitted = {name: _fitted(image, settings) for name, image in images.items()}
@@ -351,7 +350,3 @@ def _fitted(image: Image, settings: Letterbox) -> _Fitted:
 
 def _tensor(fitted: _Fitted | None, size: int) -> Tensor:
     return torch.zeros(1, size, size) if fitted is None else torch.from_numpy(fitted.unit)[None]
-
-
-def _image(name: str, value: str | Path | np.ndarray) -> Image:
-    return finish(Path(name), value, stored="array") if isinstance(value, np.ndarray) else read_image(value)
