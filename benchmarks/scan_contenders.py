@@ -1,7 +1,7 @@
 """The other programs that `scan.py` times: mambapy, transformers and the C++ kernel. Each is absent with a reason.
 
-All of them get the tensors of `scanfuse.verbs.bench.make_inputs`, mamba-ssm's layout (batch, d, L), and do the whole job:
-softplus of delta and its bias, the scan, the skip with D.
+All of them get the tensors of `scanfuse.verbs.bench.make_inputs`, mamba-ssm's layout (batch, d, L), and do the whole
+job: softplus of delta and its bias, the scan, the skip with D.
 """
 
 import ctypes

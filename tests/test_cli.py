@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 
 import scanfuse
 from scanfuse.cli import main
+from scanfuse.config import read_yaml
 from whole_jobs import fails
 
 TINY = "--preset tiny --channels 4,4,8 --d-state 2 --mix-state 2 --crop 32 --epochs 2 --batch 4 --lr 2e-3".split()
@@ -113,10 +115,18 @@ def test_a_run_repeats_from_its_configuration(run: Path, head_phantoms: Path, tm
     assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
-def test_every_ablation_has_a_flag(head_phantoms: Path, tmp_path: Path) -> None:
-    for number, flags in enumerate((["--routes", "raster"], ["--fusion", "concat"], ["--fusion", "mean"])):
+def test_ablations_are_trained_as_their_flags_say(head_phantoms: Path, tmp_path: Path) -> None:
+    """Each is recorded and ends at a loss of its own. Every option of the models is in systems/test_variants.py."""
+    losses = set()
+    flags = [("cmca", "true"), ("routes", "raster"), ("fusion", "concat"), ("fusion", "mean"), ("stem-stride", "2")]
+    for number, (flag, value) in enumerate(flags):
+        out = tmp_path / str(number)
         arguments = ["train", "clinicalfmamba", "--data", str(head_phantoms), "--quiet", *TINY, "--epochs", "1"]
-        assert main([*arguments, *flags, "--out", str(tmp_path / str(number))]) == 0
+        assert main([*arguments, f"--{flag}", value, "--out", str(out)]) == 0
+        recorded = read_yaml(out / "config.yaml")["model"][flag.replace("-", "_")]
+        assert str(recorded).lower() == value
+        losses.add(float(pd.read_csv(out / "history.csv")["val_loss"].iloc[-1]))
+    assert len(losses) == len(flags)
 
 
 def test_mistakes_on_the_command_line(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -185,20 +195,24 @@ def test_a_tampered_or_missing_weight_file_is_refused(run: Path, head_phantoms: 
     assert "is missing" in fails(["evaluate", str(copy), "--data", str(head_phantoms)], capsys)
 
 
-def test_a_leak_is_refused(run: Path, head_phantoms: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
-    """New slices of a training case under another name are not test samples."""
-    import pandas as pd
-
+def test_leaks_are_refused(run: Path, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    """Neither training slices under another name nor new slices of a training case are test samples."""
     split = pd.read_csv(run / "split.csv", dtype=str, comment="#", keep_default_na=False)
-    row = split[split["split"] == "train"].iloc[0]
-    new = pd.DataFrame(
-        {"id": ["new"], "group": [row["group"]], "split": ["test"], "ct": [row["ct"]], "mri": [row["mri"]]}
-    )
     for column in ("ct", "mri"):
-        new[column] = [str((run / path).resolve()) for path in new[column]]
-    new.to_csv(tmp_path / "manifest.csv", index=False)
-    line = fails(["evaluate", str(run), "--data", str(tmp_path / "manifest.csv")], capsys)
-    assert "in the training of run" in line
+        split[column] = [str((run / path).resolve()) for path in split[column]]
+    row = split[split["split"] == "train"].iloc[[0]]
+    row.assign(id="new", split="test").to_csv(tmp_path / "renamed.csv", index=False)
+    line = fails(["evaluate", str(run), "--data", str(tmp_path / "renamed.csv")], capsys)
+    assert "the training of run saw the same files under another id" in line
+
+    changed = row.assign(id="new", split="test")
+    for column in ("ct", "mri"):
+        pixels = np.asarray(PIL.Image.open(changed[column].item()))
+        PIL.Image.fromarray(255 - pixels).save(tmp_path / f"{column}.png")
+        changed[column] = str(tmp_path / f"{column}.png")
+    pd.concat([split[split["split"] == "test"], changed]).to_csv(tmp_path / "more.csv", index=False)
+    line = fails(["evaluate", str(run), "--data", str(tmp_path / "more.csv")], capsys)
+    assert f"The cases {row['group'].item()} are in the training of run" in line
 
 
 def test_synth_writes_phantoms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,13 @@
 """The configuration: recipe, flags and record are one object, and a mistake is one clear line."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
-from scanfuse import config, systems
+from scanfuse import config, options, systems
 from scanfuse.errors import UserError
 
 
@@ -22,7 +24,7 @@ def test_every_recipe_is_valid_and_survives_the_round_trip(name: str, tmp_path: 
 
 @pytest.mark.parametrize("name", systems.available())
 def test_every_leaf_has_its_own_flag_and_a_description(name: str) -> None:
-    leaves = config.leaves(systems.load(name).Config)
+    leaves = options.leaves(systems.load(name).Config)
     assert len(leaves) > 20
     assert len({leaf.flag for leaf in leaves}) == len(leaves)
     assert [leaf.flag for leaf in leaves if not leaf.field.description] == []
@@ -103,9 +105,23 @@ def test_two_sections_with_one_flag_are_a_fault() -> None:
         width: int = 2
 
     with pytest.raises(ValueError, match="width"):
-        config.leaves(Both)
+        options.leaves(Both)
 
 
 def test_yaml_is_plain(tmp_path: Path) -> None:
     config.write_yaml(config.TrainConfig(), tmp_path / "train.yaml")
     assert yaml.safe_load((tmp_path / "train.yaml").read_text())["lr"] == 1e-4
+
+
+@pytest.mark.parametrize("name", systems.available())
+def test_every_choice_can_be_given_as_text(name: str) -> None:
+    """Also a choice of numbers, which pydantic itself does not read from text."""
+    leaves = options.leaves(systems.load(name).Config)
+    chosen = [(leaf, text) for leaf in leaves for text in leaf.choices or ()]
+    assert len(chosen) > 8
+    for leaf, text in chosen:
+        found = options.nested(leaves, {leaf.flag: text})
+        for part in leaf.path[:-1]:
+            found = found[part]
+        adapter: TypeAdapter[Any] = TypeAdapter(leaf.field.annotation)
+        assert str(adapter.validate_python(found[leaf.path[-1]])) == text

@@ -10,37 +10,39 @@ from scanfuse import systems
 
 _STEP = """
 import sys
-from jaxtyping import install_import_hook
+from pathlib import Path
+from jaxtyping import TypeCheckError, install_import_hook
 
-with install_import_hook(
-    ["scanfuse.fusion", f"scanfuse.systems.{sys.argv[1]}", "scanfuse.tasks", "scanfuse.backbones"],
-    "beartype.beartype",
-):
+name, folder, out = sys.argv[1:]
+packages = ["fusion", f"systems.{name}", "tasks.fuse", "tasks.classify", "backbones"]
+with install_import_hook([f"scanfuse.{package}" for package in packages], "beartype.beartype"):
     from scanfuse import config, systems
 
-    system_type = systems.load(sys.argv[1])
-    system = system_type(config.build(system_type.Config, config.preset(sys.argv[1], "tiny")))
-    manifest = system.open_data(__import__("pathlib").Path(sys.argv[2]))
-    data = system.dataset(manifest, train=False)
-    batch = system.collate([data[0], data[1]])
-    system.loss(batch)["loss"].backward()
+    system = systems.build(config.build(systems.load(name).Config, config.preset(name, "tiny")))
+    task = system.task
+    manifest = system.data.open(Path(folder))
+    data = system.data.dataset(manifest, train=False)
+    batch = system.data.collate([data[0], data[1]])
+    task.begin(data, data)
+    outputs = system.forward(batch)
+    task.loss(outputs, batch)["loss"].backward()
     system.model.eval()
-    system.score(system.predict(batch)[0])
-
-    import torch
-    from jaxtyping import TypeCheckError
-    from scanfuse.tasks.fuse import split_colour
+    task.criterion({f"val_{key}": value for key, value in task.validation([(outputs.detach(), batch)]).items()})
+    results = task.results(system.forward, batch)
+    task.fit(results)
+    for result in task.finished(results):
+        assert task.save(result, Path(out))
     try:
-        split_colour(torch.zeros(1, 4, 8, 8))
+        task.loss(outputs[0, 0], batch)
     except TypeCheckError:
         print("checked")
 """
 
 
-@pytest.mark.parametrize("name", ["clinicalfmamba"])
-def test_annotations_hold_in_a_step(name: str, head_phantoms: Path) -> None:
-    assert name in systems.available()
-    command = [sys.executable, "-c", _STEP, name, str(head_phantoms)]
+@pytest.mark.parametrize("name", systems.available())
+def test_annotations_hold_in_a_step(name: str, head_phantoms: Path, bones: Path, tmp_path: Path) -> None:
+    folder = {"harvard": head_phantoms, "mura": bones}[systems.load(name).demonstration.phantom]
+    command = [sys.executable, "-c", _STEP, name, str(folder), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "checked"

@@ -1,6 +1,7 @@
 """The command line: one function per verb. The options of a training are made from the system's configuration."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ _ON = click.option(
     default="test",
     show_default=True,
     help="which samples",
+)
+_SLICE = click.option(
+    "--slice",
+    "slices",
+    default=None,
+    metavar="AXIS:INDEX",
+    help="of volumes and stacks: axial:middle, coronal:40, ...",
 )
 _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -114,7 +122,7 @@ def _train(context: click.Context) -> None:
 
 def _system_of(arguments: list[str]) -> str:
     """The system that the file after --from, or the run or cross-validation after --resume, was made for."""
-    from scanfuse import config, run
+    from scanfuse import config, run, systems
     from scanfuse.verbs import cross_validation
 
     def settings(path: str) -> dict[str, Any]:
@@ -130,14 +138,14 @@ def _system_of(arguments: list[str]) -> str:
             if argument == flag and position + 1 < len(arguments):
                 value = arguments[position + 1]
             if value:
-                return str(read(value).get("system"))
+                return systems.load(read(value).get("system")).__module__.rpartition(".")[2]
     raise UserError("Name the system first, such as: scanfuse train clinicalfmamba --data DIR --out RUN")
 
 
 def _train_command(name: str) -> click.Command:
     """The command for one system; its options are the leaves of the system's configuration."""
     from scanfuse import config, systems
-    from scanfuse.options import leaves, nested
+    from scanfuse.options import leaves, nested, option_name
 
     system_type = systems.load(name)
     found = leaves(system_type.Config)
@@ -195,7 +203,9 @@ def _train_command(name: str) -> click.Command:
     for leaf in found:
         text = f"{leaf.field.description or ''} [{'.'.join(leaf.path[:-1])}; {leaf.kind}]"
         options.append(click.Option([f"--{leaf.flag}", _parameter(leaf.flag)], metavar=leaf.kind.upper(), help=text))
-    return click.Command(name, params=options, callback=action, help=systems.summary(name))
+    # Underscores are as good as hyphens, as in every other command.
+    alike = {"token_normalize_func": option_name}
+    return click.Command(name, context_settings=alike, params=options, callback=action, help=systems.summary(name))
 
 
 def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
@@ -215,6 +225,7 @@ def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
 @click.option("--by", multiple=True, metavar="COLUMN", help="also by subgroup: a column of the data (repeatable)")
+@_SLICE
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _evaluate(
@@ -225,6 +236,7 @@ def _evaluate(
     pictures: int,
     ensemble: bool,
     by: tuple[str, ...],
+    slices: str | None,
     device: str,
     quiet: bool,
 ) -> None:
@@ -240,7 +252,7 @@ def _evaluate(
     _hush(quiet)
     home = runs[0] if len(runs) == 1 and cross_validation.is_cross_validation(runs[0]) else None
     evaluation = evaluate(
-        _loaded(_members(runs), device),
+        _loaded(_members(runs), device, slices),
         data,
         split=split,
         out=out or IN_RUN,
@@ -333,8 +345,9 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 @click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
+@_SLICE
 @click.option("--device", default="auto", show_default=True)
-def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) -> int:
+def _predict(words: tuple[str, ...], data: Path | None, out: Path, slices: str | None, device: str) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
     Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
@@ -345,14 +358,16 @@ def _predict(words: tuple[str, ...], data: Path | None, out: Path, device: str) 
     runs, options = words_and_options(words)
     if not runs:
         raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
-    paths = _members(tuple(map(Path, runs))) if any(Path(run).exists() for run in runs) else []
+    paths = _members(tuple(map(Path, runs))) if any(os.path.exists(run) for run in runs) else []
     if len(paths) > 1:
-        predictor: Any = Ensemble(_loaded(tuple(paths), device))
+        predictor: Any = Ensemble(_loaded(tuple(paths), device, slices))
     elif len(runs) > 1:
         raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
     else:
         predictor = load(paths[0] if paths else runs[0], device=device)
-    inputs = pairs(options, [*predictor.modalities, "data", "out", "device"])
+        if slices is not None:
+            predictor.choose_slice(slices)
+    inputs = pairs(options, [*predictor.modalities, "data", "out", "device", "slice"])
     flags = [f"--{option_name(name)}" for name in predictor.modalities]
     if data is not None and inputs:
         raise UserError(f"Give either --data or the inputs ({' '.join(flags)}), not both.")
@@ -382,24 +397,28 @@ def _data() -> None:
     """Check data, or make phantoms."""
 
 
-@_data.command("check", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@_data.command("check", context_settings=_UNPARSED)
 @click.argument("words", metavar="SYSTEM PATH [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
-def _data_check(words: tuple[str, ...]) -> int:
+@click.pass_context
+def _data_check(context: click.Context, words: tuple[str, ...]) -> int:
     """Look for faults in a data set before training on it.
 
     Give the options on the data that the training will get (--pair CT-MRI, --folds 5, --split-seed 1): then what is
-    checked is what is trained on.
+    checked is what is trained on. scanfuse data check SYSTEM --help lists them, and the layouts that the system reads
+    with the columns of a manifest.csv of your own.
     """
-    from scanfuse import systems
-    from scanfuse.options import leaves, nested, pairs, words_and_options
-    from scanfuse.verbs.check import check_data
+    from scanfuse.options import nested, pairs, words_and_options
+    from scanfuse.verbs.check import check_data, options_on_data, what_is_read
 
-    named, options = words_and_options(words)
+    named, options = words_and_options(words, flags=("help",))
+    if "--help" in options or "-h" in named:
+        named = [name for name in named if name != "-h"]
+        click.echo(f"{context.get_help()}\n\n{what_is_read(named[0] if named else None)}")
+        return 0
     if len(named) != 2:
         raise UserError("Name the system and the folder, such as: scanfuse data check xfmamba DIR")
-    found = [leaf for leaf in leaves(systems.load(named[0]).Config) if leaf.path[0] in ("data", "task", "folds")]
-    by_flag = {leaf.flag: leaf.flag for leaf in found}
-    findings = check_data(named[0], nested(found, pairs(options, list(by_flag))), Path(named[1]))
+    found = options_on_data(named[0])
+    findings = check_data(named[0], nested(found, pairs(options, [leaf.flag for leaf in found])), Path(named[1]))
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.message}")
     errors = sum(finding.severity == "error" for finding in findings)
@@ -419,7 +438,7 @@ def _data_synth(words: tuple[str, ...]) -> None:
     click.echo(synth.run(words))
 
 
-def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
+def _loaded(runs: tuple[Path, ...], device: str, slices: str | None = None) -> dict[str, Any]:
     """Predictors by the name of their folder, or by the whole path where two folders share a name."""
     from scanfuse.verbs.predict import load
 
@@ -428,7 +447,10 @@ def _loaded(runs: tuple[Path, ...], device: str) -> dict[str, Any]:
         names = [str(run) for run in runs]
     if len(set(names)) < len(names):
         raise UserError("The same run was given twice.")
-    return {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    loaded = {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
+    for predictor in loaded.values() if slices is not None else ():
+        predictor.choose_slice(str(slices))
+    return loaded
 
 
 def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:

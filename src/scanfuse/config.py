@@ -4,11 +4,9 @@ A system's `Config` is made of frozen sections (`model`, `data`, `loss`, `train`
 """
 
 import difflib
-import importlib.resources
 import reprlib
 import types
 import typing
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from scanfuse import recipes
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
 from scanfuse.foreign import one_line, read_text, shown
@@ -107,16 +106,15 @@ def build(config_type: type[C], *layers: dict[str, Any]) -> C:
 
 def presets(system: str) -> tuple[str, ...]:
     """Names of the recipes that are shipped for a system."""
-    names = [entry.name for entry in _recipes(system).iterdir()]
-    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml")))
+    return tuple(sorted(_recipes(system)))
 
 
 def preset(system: str, name: str) -> dict[str, Any]:
     """The content of a shipped recipe."""
-    known = presets(system)
+    known = _recipes(system)
     if name not in known:
-        raise UserError(f"{system} has no preset {name!r}; choose one of: {', '.join(known)}.")
-    return _settings(f"{name}.yaml", (_recipes(system) / f"{name}.yaml").read_text(encoding="utf-8"))
+        raise UserError(f"{system} has no preset {name!r}; choose one of: {', '.join(sorted(known))}.")
+    return _settings(known[name], known[name].read_text(encoding="utf-8"))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -141,8 +139,10 @@ def write_yaml(config: BaseModel, path: str | Path) -> None:
     write_text(path, to_yaml(config))
 
 
-def _recipes(system: str) -> Traversable:
-    return importlib.resources.files("scanfuse") / "recipes" / system
+def _recipes(system: str) -> dict[str, Path]:
+    """Name -> file; of the folders on the path of `scanfuse.recipes` the first ones win, as with imports."""
+    files = [path for folder in recipes.__path__ for path in sorted(Path(folder, system).glob("*.yaml"))]
+    return {path.stem: path for path in reversed(files)}
 
 
 def _settings(path: str | Path, text: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Leaf(typing.NamedTuple):
 
     @property
     def choices(self) -> tuple[str, ...] | None:
-        """The values of a `Literal` of strings, else None."""
+        """The values of a `Literal` as texts, else None."""
         annotation = without_none(self.field.annotation)
         if typing.get_origin(annotation) is Literal:
             return tuple(str(value) for value in typing.get_args(annotation))
@@ -44,6 +44,13 @@ class Leaf(typing.NamedTuple):
         if typing.get_origin(annotation) in (tuple, list):
             return "list"
         return names.get(annotation, "text") if isinstance(annotation, type) else "text"
+
+    def value(self, text: str) -> Any:
+        """What the configuration is given for the text after the flag; pydantic reads the rest."""
+        annotation = without_none(self.field.annotation)
+        if typing.get_origin(annotation) is Literal:  # pydantic takes no "2" for 2 there
+            return next((choice for choice in typing.get_args(annotation) if str(choice) == text), text)
+        return text.split(",") if self.kind == "list" else text
 
 
 def leaves(config_type: type[BaseModel]) -> list[Leaf]:
@@ -98,7 +105,7 @@ def nested(leaves: Sequence[Leaf], values: Mapping[str, str | None]) -> dict[str
             here = given
             for part in leaf.path[:-1]:
                 here = here.setdefault(part, {})
-            here[leaf.path[-1]] = value.split(",") if leaf.kind == "list" else value
+            here[leaf.path[-1]] = leaf.value(value)
     return given
 
 

@@ -120,7 +120,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """All rows of a comparison, and on what it was made."""
+    """All rows of a comparison, and on what it was made; `who` is what groups are called."""
 
     reference: str
     split: str
@@ -128,6 +128,7 @@ class Comparisons:
     groups: int
     rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    who: str = "patients"
 
 
 def print_table(evaluation: Evaluation, console: Console | None = None, *, name: str = "") -> None:
@@ -225,6 +226,7 @@ def print_comparisons(found: Comparisons, console: Console | None = None) -> Non
 def write_comparisons(found: Comparisons, out: Path) -> None:
     """Writes comparison.md and comparison.json."""
     content = {**vars(found), "rows": [without_nan(vars(row)) for row in found.rows]}
+    del content["who"]  # as with tables: how they are worded, the task knows
     write_text(out / "comparison.json", json.dumps(content, indent=2) + "\n")
     rows = [[row.run, row.metric, row.test, *_differences(row)] for row in found.rows]
     head = ["run", "metric", "test", "difference", "p", "p (Holm)"]
@@ -254,8 +256,8 @@ def _markdown_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str
 
 def _compared(found: Comparisons) -> str:
     return (
-        f"Difference to {found.reference} on {found.samples} {found.split} samples of {found.groups} patients; "
-        "95 % interval and p over patients"
+        f"Difference to {found.reference} on {found.samples} {found.split} samples of {found.groups} {found.who}; "
+        f"95 % interval and p over {found.who}"
     )
 
 

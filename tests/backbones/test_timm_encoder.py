@@ -41,7 +41,7 @@ def test_weights_from_a_file_in_timms_own_names(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="timm cannot load"):
         encoder.load(tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="There is no file"):
+    with pytest.raises(UserError, match=r"absent\.safetensors does not exist"):
         encoder.load(tmp_path / "absent.safetensors")
 
 

@@ -187,6 +187,12 @@ def changed(part: str, change: Callable[[Tensor], Tensor]) -> Callable[[State], 
         (changed("layers.0.blocks.0.op.Ds", lambda t: t * torch.nan), "not finite"),
         (changed("layers.0.blocks.0.op.Ds", lambda t: t.long()), "must be floating point"),
         (changed("layers.0.blocks.0.op.A_logs", lambda t: t.flatten()), "A_logs has shape"),
+        (
+            changed("layers.0.blocks.0.op.Ds", lambda t: t[:1].expand(10**12)),
+            "more values than the file holds",
+        ),
+        (changed("layers.0.blocks.0.op.Ds", lambda t: t.to_sparse()), "weights must be plain tensors"),
+        (lambda state: {**state, f"layers.{'9' * 5000}.blocks.0.A_logs": torch.ones(1)}, "of 5023 characters"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line(damage: Callable[[State], State], message: str, tmp_path: Path) -> None:

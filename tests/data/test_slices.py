@@ -173,7 +173,8 @@ def raw(path: Path, shape: tuple[int, ...], body: bytes = b"", **fields: object)
     [
         ((8, 8, 0), {}, "has no voxels (shape (8, 8, 0))"),
         ((8, -8, 2), {}, "has no voxels (shape (8, -8, 2))"),
-        ((8000, 8000, 30), {}, "claims 8000 x 8000 x 30 voxels; at most 1000 million"),
+        ((8000, 8000, 30), {}, "claims 8000 x 8000 x 30 voxels of 2 bytes; at most 1000 million, 4 GB"),
+        ((8000, 8000, 9), {"datatype": 64, "bitpix": 64}, "claims 8000 x 8000 x 9 voxels of 8 bytes"),
         ((32767, 32767, 32767), {}, "claims 32767 x 32767 x 32767 voxels"),
         ((8, 8, 3), {}, "is cut short: its header claims 736 bytes"),
         ((8, 8, 3, 7), {}, "holds 7 volumes"),

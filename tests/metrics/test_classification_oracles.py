@@ -80,14 +80,6 @@ def test_ranking_by_hand():
     assert ranking.average_precision([0, 1, 0, 1], [0.1, 0.1, 0.5, 0.9]) == 0.5 * 1 + 0.5 * 0.5
 
 
-def test_partial_auroc():
-    assert ranking.partial_auroc(Y, P, 0.0) == pytest.approx(ranking.auroc(Y, P))
-    assert ranking.partial_auroc([0, 1], [0.5, 0.5]) == pytest.approx(0.2**2 / 2)  # the diagonal
-    assert ranking.partial_auroc([0, 0, 1, 1], [0, 1, 2, 3]) == pytest.approx(0.2)  # perfect
-    with pytest.raises(ValueError, match="min_tpr is 1"):
-        ranking.partial_auroc(Y, P, 1.0)
-
-
 def test_curves_meet_the_areas():
     roc, pr = ranking.roc_curve(Y, P), ranking.precision_recall_curve(Y, P)
     assert np.trapezoid(roc.y, roc.x) == pytest.approx(ranking.auroc(Y, P))
@@ -104,7 +96,6 @@ def test_reliability_by_hand():
     assert curve.confidence.tolist() == [0.25, 0.95]
     assert curve.frequency.tolist() == [0.5, 1.0]
     assert calibration.ece([0, 1, 1, 1], [0.2, 0.3, 0.9, 1.0], bins=2)[0] == pytest.approx(0.5 * 0.25 + 0.5 * 0.05)
-    assert curve.maximum_error == 0.25
     empty = calibration.reliability([1], [0.9], bins=3)
     assert np.isnan(empty.confidence[:2]).all() and np.isnan(empty.frequency[:2]).all()
 
@@ -130,7 +121,6 @@ def test_undefined_metrics_are_nan(y, p, defined):
     assert {name for name, value in values.items() if not np.isnan(value[0])} == defined
     assert math.isnan(ranking.auroc(y, p))
     assert ranking.roc_curve(y, p).x.size == 0
-    assert math.isnan(ranking.partial_auroc(y, p))
 
 
 def test_a_label_that_nobody_has_is_not_averaged_in():

@@ -1,7 +1,8 @@
-"""XFMamba as the engines see it: options that train every weight from both views, targets of every kind, evidence."""
+"""XFMamba as the verbs see it: options that train every weight from both views, targets of every kind, evidence."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from scanfuse import config, systems
 from scanfuse.data.synthetic import chexpert, mura
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import output
-from scanfuse.systems.xfmamba import System
+from scanfuse.systems.xfmamba import ModelConfig, System
+from scanfuse.tasks.classify import Classification
 from scanfuse.verbs.optimisation import parameter_groups
 
 SIZE = {"data": {"size": 64, "cache_mb": 16.0}}
@@ -49,27 +51,33 @@ def build(root: Path, changes: Mapping[str, Any] | None = None) -> System:
     """The tiny system with the labels of the data, in training mode."""
     settings = config.build(System.Config, config.preset("xfmamba", "tiny"), SIZE, dict(changes or {}))
     torch.manual_seed(0)
-    system = System(System.adapt(settings, root))
+    system = System(System.completed(settings, root))
     system.model.train()
     return system
 
 
 def batch_of(system: System, root: Path, count: int = 3, *, train: bool = True) -> dict[str, Any]:
     """The first studies of the training data that have both views."""
-    data = system.dataset(system.open_data(root).subset("train"), train=train)
+    data = system.data.dataset(system.data.open(root).subset("train"), train=train)
     samples = [sample for sample in (data[index] for index in range(len(data))) if all(sample["present"].values())]
     assert len(samples) >= count
-    return system.collate(samples[:count])
+    return system.data.collate(samples[:count])
+
+
+def weigh(system: System, *targets: str) -> None:
+    """Begins a training of samples with these targets."""
+    samples: Any = SimpleNamespace(targets=list(targets))
+    system.task.begin(samples, samples)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_step_reaches_every_weight_from_both_views(name: str, bones: Path) -> None:
     system = build(bones, OPTIONS[name])
     batch = batch_of(system, bones)
-    for view in system.modalities:
+    for view in system.data.modalities:
         batch[view].requires_grad_()
-    system.job.weigh(["0", "0", "0", "1"])
-    loss = system.loss(batch)["loss"]
+    weigh(system, "0", "0", "0", "1")
+    loss = system.task.loss(system.forward(batch), batch)["loss"]
     loss.backward()
     unreached = [
         parameter_name
@@ -77,7 +85,7 @@ def test_a_step_reaches_every_weight_from_both_views(name: str, bones: Path) -> 
         if parameter.grad is None or not parameter.grad.any() or not torch.isfinite(parameter.grad).all()
     ]
     assert unreached == []
-    reached = [view for view in system.modalities if batch[view].grad is not None and batch[view].grad.any()]
+    reached = [view for view in system.data.modalities if batch[view].grad is not None and batch[view].grad.any()]
     assert reached == (["view_a"] if name == "single" else ["view_a", "view_b"])
     optimizer = torch.optim.AdamW(parameter_groups(system.model, 0.05), lr=1e-3)
     before = {key: tensor.detach().clone() for key, tensor in system.model.named_parameters()}
@@ -91,19 +99,19 @@ def test_positives_weigh_as_often_as_they_are_rarer(bones: Path) -> None:
     """Three negatives to a positive: the loss of a positive counts three times, that of a negative once."""
     plain, weighted = build(bones), build(bones, {"loss": {"weighting": "balanced"}})
     batch = batch_of(plain, bones)
-    weighted.job.weigh(["0", "0", "0", "1", ""])
+    weigh(weighted, "0", "0", "0", "1", "")
     with torch.no_grad():
-        logits = plain.logits(batch)
+        logits = plain.forward(batch)
         for target, factor in ((1.0, 3.0), (0.0, 1.0)):
             batch["target"] = torch.full_like(batch["target"], target)
-            values = [system.job.loss(logits, batch)["loss"] for system in (plain, weighted)]
+            values = [system.task.loss(logits, batch)["loss"] for system in (plain, weighted)]
             assert float(values[1]) == pytest.approx(factor * float(values[0]), rel=1e-6)
 
 
 def test_dropped_views_are_drawn_by_epoch_and_only_in_training(bones: Path) -> None:
     system = build(bones, {"data": {"view_dropout": 0.5}})
-    manifest = system.open_data(bones).subset("train")
-    data = system.dataset(manifest, train=True)
+    manifest = system.data.open(bones).subset("train")
+    data = system.data.dataset(manifest, train=True)
 
     def present(epoch: int) -> list[tuple[bool, ...]]:
         data.set_epoch(epoch)
@@ -116,7 +124,7 @@ def test_dropped_views_are_drawn_by_epoch_and_only_in_training(bones: Path) -> N
     assert drawn == {(True, True), (True, False), (False, True)}
     plain = build(bones)
     both = [len(row.paths) > 1 for row in manifest.rows]
-    for evaluated in (system.dataset(manifest, train=False), plain.dataset(manifest, train=True)):
+    for evaluated in (system.data.dataset(manifest, train=False), plain.data.dataset(manifest, train=True)):
         found = {s["meta"]["study"]: all(s["present"].values()) for s in map(evaluated.__getitem__, range(len(both)))}
         assert all(found[row.id] == pair for row, pair in zip(manifest.rows, both, strict=True) if row.id in found)
 
@@ -126,13 +134,13 @@ def test_dropped_views_are_drawn_by_epoch_and_only_in_training(bones: Path) -> N
 def test_uncertain_findings(uncertain: str, labels: int, chests: Path) -> None:
     """The loss is the mean of the cross-entropies of the known findings, by hand; unknown ones have no gradient."""
     system = build(chests, {"data": {"options": [f"uncertain={uncertain}", f"labels={labels}", "blank=ignore"]}})
-    assert system.job.task.num_outputs == system.config.model.num_outputs == labels
-    assert system.job.task.kind == "multilabel"
-    assert ("No Finding" in system.job.task.labels) == (labels == 14)
+    assert system.task.classes.num_outputs == system.config.model.num_outputs == labels
+    assert system.task.classes.kind == "multilabel"
+    assert ("No Finding" in system.task.classes.labels) == (labels == 14)
     batch = batch_of(system, chests)
     assert batch["mask"].any() and not batch["mask"].all()
-    logits = system.logits(batch).detach().requires_grad_()
-    loss = system.job.loss(logits, batch)["loss"]
+    logits = system.forward(batch).detach().requires_grad_()
+    loss = system.task.loss(logits, batch)["loss"]
     loss.backward()
     each = [
         np.log1p(np.exp(-z if y else z))
@@ -146,7 +154,7 @@ def test_uncertain_findings(uncertain: str, labels: int, chests: Path) -> None:
     ]
     assert float(loss.detach()) == pytest.approx(np.mean(each), rel=1e-5)
     assert torch.equal(logits.grad != 0, batch["mask"])
-    loss = system.loss(batch)["loss"]
+    loss = system.task.loss(system.forward(batch), batch)["loss"]
     loss.backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in system.model.parameters())
 
@@ -159,10 +167,10 @@ def test_what_an_uncertain_finding_becomes(chests: Path) -> None:
     assert uncertain
     for choice, expected in (("ones", (1.0, True)), ("zeros", (0.0, True)), ("ignore", (0.0, False))):
         system = build(chests, {"data": {"options": [f"uncertain={choice}"]}})
-        manifest = system.open_data(chests, split=False)
-        data = system.dataset(manifest, train=False)
+        manifest = system.data.open(chests, split=False)
+        data = system.data.dataset(manifest, train=False)
         samples = {sample["meta"]["study"]: sample for sample in map(data.__getitem__, range(len(data)))}
-        column = system.job.task.labels.index("Edema")
+        column = system.task.classes.labels.index("Edema")
         for row in uncertain:
             _, _, patient, study, _ = str(row["Path"]).split("/")
             sample = samples[f"{patient}-{study}"]
@@ -180,9 +188,9 @@ def test_options_of_a_layout_that_make_no_sense_are_refused(chests: Path, bones:
         with pytest.raises(UserError, match=message) as caught:
             build(chests, {"data": {"options": [option]}})
         assert "\n" not in str(caught.value)
-    table = build(bones).open_data(bones).table
+    table = build(bones).data.open(bones).table
     wanted = sorted(set(table["part"]))[:3]
-    chosen = build(bones, {"data": {"options": [f"parts={'+'.join(wanted)}"]}}).open_data(bones).table
+    chosen = build(bones, {"data": {"options": [f"parts={'+'.join(wanted)}"]}}).data.open(bones).table
     assert sorted(chosen["id"]) == sorted(table.loc[table["part"].isin(wanted), "id"])
 
 
@@ -191,15 +199,15 @@ def test_outputs_that_do_not_fit_the_task_are_refused(bones: Path) -> None:
     with pytest.raises(UserError, match="5 outputs, but the task"):
         System(settings)
     # The data decide.
-    assert System(System.adapt(settings, bones)).config.model.num_outputs == 1
+    assert System(System.completed(settings, bones)).config.model.num_outputs == 1
 
 
 def test_weights_that_cannot_start_the_encoder_are_refused(bones: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --encoder timm"):
         build(bones, {"start": {"encoder_weights": "timm"}}).start()
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match=r"none\.pth does not exist"):
         build(bones, {"start": {"encoder_weights": str(tmp_path / "none.pth")}})
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match=r"none\.pth does not exist"):
         changes = {"start": {"encoder_weights": str(tmp_path / "none.pth")}, **OPTIONS["timm"]}
         build(bones, changes).start()
     assert "random" in build(bones).start()
@@ -210,11 +218,11 @@ def test_test_time_flips_average_probabilities(bones: Path) -> None:
     system = build(bones, {"decision": {"test_time_flips": True}})
     system.model.eval()
     batch = batch_of(system, bones, train=False)
-    mirrored = {**batch, **{view: batch[view].flip(-1) for view in system.modalities}}
+    mirrored = {**batch, **{view: batch[view].flip(-1) for view in system.data.modalities}}
     with torch.no_grad():
-        each = [system.logits(part).softmax(1)[:, 1].double().numpy() for part in (batch, mirrored)]
+        each = [system.forward(part).softmax(1)[:, 1].double().numpy() for part in (batch, mirrored)]
     assert np.abs(each[0] - each[1]).max() > 1e-5
-    found = [float(result.probabilities[0]) for result in system.results(batch)]
+    found = [float(result.probabilities[0]) for result in system.task.results(system.forward, batch)]
     np.testing.assert_allclose(found, (each[0] + each[1]) / 2, rtol=1e-5)
 
 
@@ -224,8 +232,8 @@ def test_without_a_view_is_as_if_it_were_missing(bones: Path) -> None:
     batch = batch_of(system, bones, train=False)
     missing = {**batch, "present": {**batch["present"], "view_b": torch.zeros(3, dtype=torch.bool)}}
     with torch.no_grad():
-        assert torch.equal(system.logits(batch, without=frozenset({"view_b"})), system.logits(missing))
-        assert not torch.equal(system.logits(batch), system.logits(missing))
+        assert torch.equal(system.forward(batch, without=frozenset({"view_b"})), system.forward(missing))
+        assert not torch.equal(system.forward(batch), system.forward(missing))
 
 
 @pytest.mark.parametrize("name", ["published", "single", "early", "late"])
@@ -255,15 +263,30 @@ def test_evidence_is_that_of_the_views_that_are_there(name: str, bones: Path) ->
 
 def test_a_sample_from_arrays_is_that_from_files(bones: Path) -> None:
     system = build(bones)
-    row = next(row for row in system.open_data(bones).rows if len(row.paths) == 2)
-    files = dict(zip(system.modalities, row.paths.values(), strict=True))
+    row = next(row for row in system.data.open(bones).rows if len(row.paths) == 2)
+    files = dict(zip(system.data.modalities, row.paths.values(), strict=True))
     arrays = {name: np.asarray(Image.open(path)) for name, path in files.items()}
-    first, second = system.sample(files), system.sample(arrays)
-    assert all(torch.equal(first[name], second[name]) for name in system.modalities)
+    first, second = system.data.sample(files), system.data.sample(arrays)
+    assert all(torch.equal(first[name], second[name]) for name in system.data.modalities)
     assert not first["mask"].any()
     with pytest.raises(UserError, match="No view was given"):
-        system.sample({})
+        system.data.sample({})
 
 
-def test_the_system_is_a_classifier(bones: Path) -> None:
-    assert isinstance(build(bones), systems.Classifier)
+def test_it_classifies_and_has_every_optional_ability() -> None:
+    assert systems.task_of("xfmamba") is Classification
+    for name in ("completed", "start", "evidence", "missing_inputs"):
+        assert systems.ability(System, name) is not None, name
+
+
+def test_changed_settings_that_do_nothing_are_named() -> None:
+    def said(**model: Any) -> str:
+        network = {**config.preset("xfmamba", "tiny")["model"], **model}
+        return System(System.Config(model=ModelConfig(**network))).start()
+
+    assert "no effect" not in said(swap="token", merge="deinterleave")
+    assert said(fusion="late", swap="token").endswith("The setting swap has no effect with fusion late.")
+    assert "The setting expand has no effect with fusion single." in said(fusion="single", expand=4)
+    assert said(timm_model="resnet18").endswith("The setting timm_model has no effect with encoder vmamba.")
+    timm = said(encoder="timm", timm_model="convnext_atto")
+    assert timm.endswith("The setting vmamba has no effect with encoder timm.")

@@ -154,3 +154,44 @@ def test_a_classifier_whose_validation_is_never_finite_is_one_line(
     line = fails(training("xfmamba", bones, out), capsys)
     assert line.startswith("The validation loss was never finite, so nothing is kept: lower --lr")
     assert not out.exists()
+
+
+# ---- what a file says
+
+
+def test_settings_that_name_no_system_are_one_line(head_phantoms: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "settings.yaml").write_text("train:\n  epochs: 1\n")
+    options = [
+        "--from",
+        str(tmp_path / "settings.yaml"),
+        "--data",
+        str(head_phantoms),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert "name no system: add the line 'system: NAME', one of: clinicalfmamba" in fails(["train", *options], capsys)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{}", "lacks folds, data, settings"), ("[1]", "holds a list"), ('{"folds": ', "is not valid JSON")],
+)
+def test_a_damaged_record_of_a_cross_validation_is_one_line(
+    content: str, said: str, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "cross_validation.json").write_text(content)
+    assert said in fails(["train", "xfmamba", "--resume", str(tmp_path)], capsys)
+
+
+@pytest.mark.parametrize("layout", ["manifest", "studies"])
+def test_a_name_too_long_for_a_file_is_one_line(layout: str, tmp_path: Path, capsys: Capture) -> None:
+    cell = f"{'x' * 300}.png"
+    (tmp_path / "data").mkdir()
+    rows = {
+        "manifest": f"id,group,mri,ct\na,a,{cell},{cell}\n",
+        "studies": f"image,patient,study,label,view\n{cell},a,a,1,frontal\n",
+    }
+    (tmp_path / "data" / "manifest.csv").write_text(rows[layout])
+    system = {"manifest": "clinicalfmamba", "studies": "xfmamba"}[layout]
+    line = fails(training(system, tmp_path / "data", tmp_path / "run", "--layout", layout), capsys)
+    assert "x" * 100 in line and "Errno" not in line

@@ -95,7 +95,7 @@ def test_weights_that_cannot_be_imported(
     torch.save(content, tmp_path / "holes.pth")
     out = tmp_path / "out"
     for name, message in (
-        ("missing.pth", "no file"),
+        ("missing.pth", "does not exist"),
         ("short.pth", "damaged or truncated"),
         ("text.pth", "damaged or truncated"),
         ("resnet.pth", "not a VMamba checkpoint"),

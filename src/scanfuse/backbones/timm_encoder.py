@@ -9,6 +9,7 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 from scanfuse.errors import UserError
+from scanfuse.foreign import check_file
 
 __all__ = ["TimmEncoder"]
 
@@ -50,8 +51,8 @@ class TimmEncoder(nn.Module):
         Raises:
             UserError: there are no such weights, or they do not fit.
         """
-        if file is not None and not Path(file).is_file():
-            raise UserError(f"There is no file {file}.")
+        if file is not None:
+            check_file(file, "file of weights")
         try:
             # timm fills the truncated network leniently; the whole one is strict, so that nothing stays random.
             _create(self.name, pretrained=True, file=file, features_only=False)

@@ -172,8 +172,11 @@ def _choose(path: Path, content: dict[str, Any], section: Section) -> tuple[dict
     tensors = {str(key): tensor for key, tensor in chosen.items() if isinstance(tensor, Tensor)}
     if not tensors:
         raise UserError(f"{path} holds no tensors{f' under {name!r}' if name else ''}.")
-    others = [str(key) for key in content if key != name] if name else []
-    others += [str(key) for key in chosen if key not in tensors]
+    longest = max(tensors, key=len)
+    if len(longest) > 200 or not all(map(str.isprintable, tensors)):
+        raise UserError(f"{path} has tensors with names of {len(longest)} characters or not printable; get it again.")
+    others = [str(key)[:60] for key in content if key != name] if name else []
+    others += [str(key)[:60] for key in chosen if key not in tensors]
     return tensors, name, tuple(others)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scanfuse.data.manifest import COLUMNS, SPLITS, Manifest, Row, check_groups
-from scanfuse.data.readers import Image, read_image
+from scanfuse.data.readers import Image, SliceChoice, read_image
 from scanfuse.errors import UserError
 
 __all__ = ["Finding", "check", "check_manifest"]
@@ -100,7 +100,7 @@ def _read_row(manifest: Manifest, row: Row, findings: list[Finding], is_register
             findings.append(Finding("error", "unpaired", f"{row.id} has no {name.upper()} picture (it has {there})."))
             continue
         try:
-            images[name] = read_image(row.paths[name])
+            images[name] = read_image(row.paths[name], slices=SliceChoice.parse(row.slice) if row.slice else None)
         except UserError as error:
             findings.append(Finding("error", "unreadable", str(error)))
     return images

@@ -18,6 +18,8 @@ __all__ = ["COLUMNS", "SPLITS", "Manifest", "Row", "check_groups", "common_folde
 
 COLUMNS = ("id", "group", "split", "target")
 SPLITS = ("train", "val", "test")
+SLICE = "slice_choice"
+"""Further column that says which slice of its files a row means."""
 
 _NOTE = "# note: "
 _MAX_BYTES = 1_000_000_000
@@ -32,6 +34,7 @@ class Row:
     split: str
     target: str
     paths: dict[str, Path]
+    slice: str = ""  # of volumes and stacks: which one is meant, such as "axial:12"
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class Manifest:
         """The samples in order."""
         for record in self.table.to_dict("records"):
             paths = {name: Path(record[name]) for name in self.modalities if record[name]}
-            yield Row(record["id"], record["group"], record["split"], record["target"], paths)
+            chosen = record.get(SLICE, "")
+            yield Row(record["id"], record["group"], record["split"], record["target"], paths, chosen)
 
     def subset(self, split: str) -> "Manifest":
         """The samples of one split, in order; UserError if there are none."""

@@ -5,6 +5,7 @@ frontal, frontal_2, lateral. So ids, groups, splits, digest and csv of `Manifest
 `Row.paths` lists the views of a study in order. Layouts make their manifests from studies with what is here.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ def with_views(
 
 def check_files(studies: Sequence[Study]) -> None:
     """Raises UserError that counts the missing files and names the first."""
-    missing = [path for study in studies for _, path in study.views if not path.is_file()]
+    missing = [path for study in studies for _, path in study.views if not os.path.isfile(path)]
     if missing:
         number = sum(len(study.views) for study in studies)
         raise UserError(

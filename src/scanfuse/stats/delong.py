@@ -1,4 +1,4 @@
-"""DeLong's variance of the AUROC, its interval, and the test of two AUROCs.
+"""DeLong's variance of the AUROC, and the test of two AUROCs.
 
 For a positive i with score x_i and a negative j with score z_j, psi = 1, 1/2 or 0 as x_i is above, equal to or below
 z_j. The AUROC is the mean of psi; V10_i its mean over the negatives, V01_j over the positives. For k scores,
@@ -23,9 +23,8 @@ from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from scanfuse.metrics.classification.inputs import checked
-from scanfuse.stats.cluster_bootstrap import Estimate
 
-__all__ = ["AurocTest", "Delong", "delong", "delong_interval", "delong_test", "delong_unpaired_test"]
+__all__ = ["AurocTest", "Delong", "delong", "delong_test"]
 
 Groups = Sequence[Hashable] | np.ndarray
 
@@ -92,23 +91,6 @@ def delong(target: ArrayLike, scores: ArrayLike, groups: Groups | None = None) -
     return Delong(auroc, _covariance(v - auroc[:, None], y, labels))
 
 
-def delong_interval(
-    target: ArrayLike, score: ArrayLike, groups: Groups | None = None, level: float = 0.95
-) -> Estimate:
-    """The AUROC and its normal interval, cut at 0 and 1.
-
-    An AUROC of exactly 0 or 1 has variance 0 and so an interval without width, which is too good to be true: take the
-    bootstrap's, or say how few the samples are.
-
-    Arguments as `delong`; level is the coverage.
-    """
-    quantile = _quantile(level)
-    found = delong(target, score, groups)
-    value = float(found.auroc[0])
-    half = quantile * math.sqrt(found.covariance[0, 0]) if found.covariance[0, 0] >= 0 else NAN
-    return Estimate(value, _clip(value - half), _clip(value + half))
-
-
 def delong_test(
     target: ArrayLike, first: ArrayLike, second: ArrayLike, groups: Groups | None = None, level: float = 0.95
 ) -> AurocTest:
@@ -140,28 +122,6 @@ def delong_test(
     return AurocTest(difference, difference - half, difference + half, z, float(2 * special.ndtr(-abs(z))))
 
 
-def delong_unpaired_test(
-    first: tuple[ArrayLike, ArrayLike], second: tuple[ArrayLike, ArrayLike], level: float = 0.95
-) -> AurocTest:
-    """Whether the AUROCs on two independent sets of samples differ; Welch's t with n1 - 1 and n2 - 1.
-
-    Args:
-        first, second: (target, score) of each set.
-        level: coverage of the interval of the difference.
-
-    Source: as pROC does it (Robin et al. 2011).
-    """
-    (a, va, na), (b, vb, nb) = (_one(*part) for part in (first, second))
-    difference, variance = a - b, va + vb
-    if not variance > 0:
-        return AurocTest(difference, NAN, NAN, NAN, NAN)
-    freedom = variance**2 / (va**2 / (na - 1) + vb**2 / (nb - 1))
-    error = math.sqrt(variance)
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
-    t = difference / error
-    return AurocTest(difference, difference - half, difference + half, t, float(2 * stats.t.sf(abs(t), freedom)))
-
-
 def _covariance(deviation: np.ndarray, y: np.ndarray, labels: np.ndarray) -> Float64[np.ndarray, "k k"]:
     """From the deviations (k, n) of V10 (where y) and V01 (elsewhere) from the AUROC, summed within groups."""
     num_groups = int(labels.max()) + 1
@@ -181,16 +141,7 @@ def _covariance(deviation: np.ndarray, y: np.ndarray, labels: np.ndarray) -> Flo
     )
 
 
-def _one(target: ArrayLike, score: ArrayLike) -> tuple[float, float, int]:
-    found = delong(target, score)
-    return float(found.auroc[0]), float(found.covariance[0, 0]), np.asarray(target).size
-
-
 def _quantile(level: float) -> float:
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must lie between 0 and 1, such as 0.95")
     return float(special.ndtri((1 + level) / 2))
-
-
-def _clip(value: float) -> float:
-    return value if math.isnan(value) else min(max(value, 0.0), 1.0)

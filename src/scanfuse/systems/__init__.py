@@ -1,8 +1,12 @@
-"""The systems. The file name is the registry: a module in this folder is a system, and `load` imports it by name."""
+"""The systems. The file name is the registry: a module in this folder is a system, and `load` imports it by name.
+
+Folders that another package puts on this package's `__path__` are listed too.
+"""
 
 import difflib
 import importlib
-import importlib.resources
+import importlib.util
+import pkgutil
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from scanfuse.explain.gradcam import Method, Target
     from scanfuse.tasks import Task
 
-__all__ = ["Demonstration", "System", "ability", "available", "build", "load", "summary", "task_of"]
+__all__ = ["Demonstration", "System", "ability", "available", "build", "kind_of", "load", "summary", "task_of"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class System(Protocol):
 
         completed(config, root) -> config     static: the configuration completed by what only the data (or files that
                                               it names) tell, such as labels, outputs and sizes
+        facts(config) -> [(title, text)]      static: what a report says first of a run with that configuration
         start() -> str                        fills the weights that a training starts from, and says which they are
         evidence(batch, target, method) -> {name: (b, h, w)}     heat maps of an input, or a joint one
         missing_inputs = True                 a sample may lack inputs, as long as one is there
@@ -76,6 +81,9 @@ class Abilities(Protocol):
     @staticmethod
     def completed(config: Any, root: Path) -> Any: ...
 
+    @staticmethod
+    def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]: ...
+
     def start(self) -> str: ...
 
     def evidence(self, batch: dict[str, Any], target: "Target", method: "Method") -> dict[str, "Tensor"]: ...
@@ -92,18 +100,18 @@ def ability(owner: Any, name: str) -> Any | None:
 
 def available() -> tuple[str, ...]:
     """Names of all systems, from the listing of this folder."""
-    folder = importlib.resources.files(__name__)
-    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".py")]
-    return tuple(sorted(name.removesuffix(".py") for name in names if not name.startswith("_")))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
-def load(name: str) -> type[System]:
-    """The `System` class of the module of that name.
+def load(name: object) -> type[System]:
+    """The `System` class of the module of that name; None is what settings say that name no system.
 
     Raises:
         UserError: there is no such system, or it, its input kind or its task lacks a member.
     """
     known = available()
+    if not isinstance(name, str):
+        raise UserError(f"The settings name no system: add the line 'system: NAME', one of: {', '.join(known)}.")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of: {', '.join(known)}."
@@ -125,28 +133,47 @@ def task_of(name: str) -> type["Task"]:
     return task
 
 
+def kind_of(name: str) -> str:
+    """The input kind of a system by name, as layouts call it, without building anything."""
+    kind: type[Inputs] = typing.get_type_hints(load(name))["data"]
+    return kind.KIND
+
+
 def summary(name: str) -> str:
     """The first line of the system's docstring, read without importing the module."""
-    text = (importlib.resources.files(__name__) / f"{name}.py").read_text(encoding="utf-8")
+    spec: Any = importlib.util.find_spec(f"{__name__}.{name}")
+    text = str(spec.loader.get_source(spec.name))
     return text.lstrip().removeprefix('"""').splitlines()[0].strip('" ')
 
 
 def _check(name: str, system: type) -> None:
     """Raises UserError if the system, its input kind or its task lacks a member, with its name."""
     from scanfuse.data.inputs import Inputs
-    from scanfuse.tasks import Task
+    from scanfuse.tasks import Explains, Joins, Task
 
-    hints = _lacks(name, "the system", system, System)
+    _require(name, "the system", system, System)
+    hints = typing.get_type_hints(system)
     for part, protocol in (("data", Inputs), ("task", Task)):
-        kind = hints[part]
-        _lacks(name, f"its {part} ({kind.__name__})", kind, protocol)
+        if part not in hints:
+            raise UserError(f"The system {name!r} cannot be used: its class does not annotate {part!r} with a class.")
+        _require(name, f"its {part} ({hints[part].__name__})", hints[part], protocol)
+    task = hints["task"]
+    for optional in (Joins, Explains):
+        if any(hasattr(task, member) for member in _members(optional)):  # half an ability fails when it is used
+            _require(name, f"its task ({task.__name__})", task, optional)
 
 
-def _lacks(name: str, who: str, kind: type, protocol: type) -> dict[str, Any]:
-    """The annotations of the class, after a look whether it has every member of the protocol."""
-    hints = typing.get_type_hints(kind)
-    wanted = [*protocol.__annotations__, *(member for member in vars(protocol) if not member.startswith("_"))]
-    for member in wanted:
-        if member not in hints and not hasattr(kind, member):
+def _require(name: str, who: str, kind: type, protocol: type) -> None:
+    """Raises UserError unless the class has every member of the protocol; an annotation stands for an attribute."""
+    annotated = typing.get_type_hints(kind)
+    for member, is_of_instances in _members(protocol).items():
+        if not (hasattr(kind, member) or (is_of_instances and member in annotated)):
             raise UserError(f"The system {name!r} cannot be used: {who} lacks the member {member!r}.")
-    return hints
+
+
+def _members(protocol: type) -> dict[str, bool]:
+    """Public members of a protocol; True for attributes that only instances need have."""
+    attributes = {
+        member: typing.get_origin(hint) is not ClassVar for member, hint in protocol.__annotations__.items()
+    }
+    return attributes | {member: False for member in vars(protocol) if not member.startswith("_")}

@@ -40,6 +40,7 @@ Differences from the publication
 Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and its published code.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -284,6 +285,13 @@ class System:
         self.data = ImagePairs(config.data, seed=config.train.seed)
         self.task = Fusion(config.data.modalities, loss=config.loss)
         self.model = Model(config.model)
+
+    @staticmethod
+    def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The method."""
+        fusion = str(config.get("model", {}).get("fusion", ""))
+        plain = "; a plain rule in place of the published fusion" if fusion in ("concat", "mean") else ""
+        return [("Fusion", f"{fusion}{plain}")]
 
     def forward(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Float[Tensor, "b 1 h w"]:
         """The fused luminance of stretched luminances.

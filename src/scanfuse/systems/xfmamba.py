@@ -39,6 +39,7 @@ Source: Zheng et al., "XFMamba: Cross-Fusion Mamba for Multi-View Medical Image 
 2503.02619), and its published code.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,6 +248,18 @@ def _by_sample(present: Tensor) -> Tensor:
     return present[:, None, None, None]
 
 
+def _without_effect(config: ModelConfig) -> list[str]:
+    """A sentence for settings that were changed and that the chosen kind of network does not have."""
+    unused: dict[str, str] = {}
+    if config.fusion != "xfmamba":
+        of_fusion = ("swap", "merge", "norm", "gate", "fusion_state", "expand")
+        unused |= dict.fromkeys(of_fusion, f"fusion {config.fusion}")
+    unused |= {"timm_model": "encoder vmamba"} if config.encoder == "vmamba" else {"vmamba": "encoder timm"}
+    default = ModelConfig()
+    changed = [name for name in unused if getattr(config, name) != getattr(default, name)]
+    return [f"The setting {name} has no effect with {unused[name]}." for name in changed]
+
+
 class StartConfig(Section):
     """What the encoder starts from."""
 
@@ -323,8 +336,19 @@ class System:
             model = model.model_copy(update={"vmamba": found.config.model_copy(update=kept)})
         return config.model_copy(update={"task": task, "model": model})
 
+    @staticmethod
+    def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The method."""
+        model = config.get("model", {})
+        fusion = str(model.get("fusion", ""))
+        plain = "; a plain method on the same encoder" if fusion in _TAPS and fusion != "xfmamba" else ""
+        return [("Fusion", f"{fusion}{plain}")]
+
     def start(self) -> str:
-        """Fills the encoder as the settings ask; says what with."""
+        """Fills the encoder as the settings ask; says what with, and which changed settings have no effect."""
+        return " ".join([self._fill(), *_without_effect(self.config.model)])
+
+    def _fill(self) -> str:
         has_batch_norms = any(isinstance(module, _BatchNorm) for module in self.model.modules())
         if has_batch_norms and self.config.train.batch == 1 and self.config.data.size <= 32:
             raise UserError(

@@ -10,7 +10,7 @@ it is written, and which tables, tests and pictures are made of results. A task 
                                       +--finished--> per reported unit --evaluate, compare, write--> tables and files
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -91,7 +91,7 @@ class Asked:
 
     Attributes:
         split: which samples: test, val, train or all.
-        ensemble: also the mean of the runs.
+        ensemble: also the mean of the runs; asked only of a task that can join them.
         by: columns of the data whose values are subgroups.
         pictures: at most so many rows of a gallery, or examples to explain; 0 = none.
         quiet: no progress.
@@ -254,8 +254,3 @@ class Explains(Protocol):
 
     def about(self, results: Sequence[Any], subject: Any) -> dict[str, Any]:
         """Plain values of the whole unit to stand beside each explanation."""
-
-
-def failures_of(found: Iterable[Any]) -> Iterator[Failure]:
-    """The failures among results."""
-    return (each for each in found if isinstance(each, Failure))

@@ -16,6 +16,7 @@ from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
+from scanfuse.foreign import read_json
 from scanfuse.run import CROSS_VALIDATION, Run, open_run
 from scanfuse.verbs.stopping import Interrupted, stop_on_signals
 from scanfuse.verbs.train import resume, train
@@ -76,7 +77,7 @@ def resume_folds(path: str | Path, data: str | Path | None = None, *, quiet: boo
         quiet: no progress.
     """
     content = settings(path)
-    system_type = systems.load(str(content.get("system")))
+    system_type = systems.load(content.get("system"))
     source = Path(data) if data is not None else Path(str(_record(path)["data"]))
     return _train(Path(path), configuration.build(system_type.Config, content), source, quiet)
 
@@ -187,7 +188,7 @@ def is_finished(path: Path) -> bool:
 def _kept(path: Path, data: Path) -> Run:
     """A finished run, if the data still give its split: else its samples would not match those of the other folds."""
     run = open_run(path)
-    system_type = systems.load(str(run.config().get("system")))
+    system_type = systems.load(run.config().get("system"))
     manifest = systems.build(configuration.build(system_type.Config, run.config())).data.open(data)
     if manifest.digest != run.record().get("split_digest"):
         raise UserError(f"{data} gives another split than the one that {path} was trained on; use the same files.")
@@ -196,11 +197,11 @@ def _kept(path: Path, data: Path) -> Run:
 
 def _record(path: str | Path) -> dict[str, Any]:
     file = Path(path) / CROSS_VALIDATION
-    try:
-        content = dict(json.loads(file.read_text(encoding="utf-8")))
-        return {name: content[name] for name in ("folds", "data", "settings")}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{file} cannot be read ({type(error).__name__}: {error}).") from None
+    content = read_json(file)
+    lacking = [name for name in ("folds", "data", "settings") if name not in content]
+    if lacking:
+        raise UserError(f"{file} lacks {', '.join(lacking)}: it is no record of a cross-validation; restore it.")
+    return content
 
 
 def _shared(content: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from scanfuse.tables import Evaluation, print_comparisons, print_table
 from scanfuse.verbs import report
 from scanfuse.verbs.compare import compare
 from scanfuse.verbs.evaluate import evaluate
-from scanfuse.verbs.explain import explain_sample
+from scanfuse.verbs.explain import can_explain, explain_sample
 from scanfuse.verbs.predict import Predictor, load
 from scanfuse.verbs.train import train
 
@@ -41,14 +41,15 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     for rival, changes in plan.rivals.items():
         folder = out / f"run-{rival.split()[0]}"
         predictors[rival] = _trained(name, data, folder, dict(changes), quick, console)
-    console.print("Evaluating on patients that no model has seen ...", highlight=False)
+    groups = trained.system.task.words.groups
+    console.print(f"Evaluating on {groups} that no model has seen ...", highlight=False)
     folder = trained.run.path / "evaluation" / "test"
     evaluation = evaluate(predictors, data, out=folder)
     print_table(evaluation, console)
     if plan.rivals:
         print_comparisons(compare(predictors, data, out=folder, quiet=True), console)
     pictures = [folder / picture for picture in evaluation.pictures]
-    if evaluation.examples and systems.ability(trained.system, "evidence") is not None:
+    if evaluation.examples and can_explain(trained.system):
         # The report shows it first: the clearest right one, with several views where there is one.
         shown = evaluation.examples[0].id
         pictures = explain_sample(trained, data, shown, trained.run.path / "explanations")

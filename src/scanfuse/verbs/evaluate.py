@@ -11,7 +11,7 @@ from scanfuse.errors import UserError
 from scanfuse.files import file_name
 from scanfuse.tables import Evaluation, write
 from scanfuse.tasks import Asked
-from scanfuse.verbs.explain import write_examples
+from scanfuse.verbs.explain import can_explain, write_examples
 from scanfuse.verbs.predict import Predictor
 from scanfuse.verbs.samples import Split, choose, is_cross_validation, out_of_fold
 
@@ -60,6 +60,8 @@ def evaluate(
     task = first.system.task
     if ensemble and len(predictors) < 2:
         raise UserError("An ensemble needs two runs or more: scanfuse evaluate RUN RUN --ensemble --data DIR")
+    if ensemble and systems.ability(task, "joined") is None:
+        raise UserError(f"Runs of {first.system.config.system} cannot be joined: evaluate them without --ensemble.")
     rows = 0 if out is None else pictures
     parts = out_of_fold(predictors, data, split) if is_cross_validation(predictors, split) else None
     if parts is not None:
@@ -71,7 +73,7 @@ def evaluate(
     found = task.evaluate(methods, chosen.manifest, Asked(chosen.name, ensemble, by, rows, quiet))
     own = f"external-{file_name(Path(data).resolve().name)}" if chosen.name == "external" else chosen.name
     found = _written(found, home or first.run.path, out, f"ensemble-{own}" if ensemble else own)
-    if found.folder is not None and systems.ability(first.system, "evidence") is not None and not ensemble:
+    if found.folder is not None and can_explain(first.system) and not ensemble:
         write_examples(first, chosen.manifest, found.examples, found.folder)
     return found
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from scanfuse import systems
+from scanfuse.data.inputs.slices import chosen
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.readers import read_image
 from scanfuse.data.transforms.placement import Placement
@@ -25,11 +26,16 @@ from scanfuse.tables import Example
 from scanfuse.tasks import Instrument
 from scanfuse.verbs.predict import Predictor
 
-__all__ = ["batches_of", "explain", "explain_sample", "write_examples"]
+__all__ = ["batches_of", "can_explain", "explain", "explain_sample", "write_examples"]
 
 MOST_PAIRS = 6
 
 _log = logging.getLogger(__name__)
+
+
+def can_explain(system: systems.System) -> bool:
+    """Whether the system has heat maps and its task can say what they mean."""
+    return systems.ability(system, "evidence") is not None and systems.ability(system.task, "explain") is not None
 
 
 def explain_sample(
@@ -118,14 +124,14 @@ def write_examples(predictor: Predictor, manifest: Manifest, examples: Sequence[
 
 def _instrument(predictor: Predictor) -> Instrument:
     """What the task looks through; UserError where the system or the task has nothing to show."""
-    system = predictor.system
-    evidence = systems.ability(system, "evidence")
-    if evidence is None or systems.ability(system.task, "explain") is None:
+    system: Any = predictor.system
+    if not can_explain(system):
         raise UserError(f"{predictor.run.path} is a run of {system.config.system}, which has no heat maps to show.")
-    return Instrument(system.data.modalities, system.forward, evidence, _pixels)
+    return Instrument(system.data.modalities, system.forward, system.evidence, _pixels)
 
 
 def _pixels(batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:
     """The original picture of an input of a batch of one, and where it lies in what the network saw."""
     meta = batch["meta"][0]
-    return read_image(meta["paths"][name]).pixels, meta["placements"][name]
+    slices = chosen(meta.get("slice", ""))
+    return read_image(meta["paths"][name], slices=slices).pixels, meta["placements"][name]

@@ -15,6 +15,7 @@ from typing import Any
 
 import huggingface_hub
 import torch
+from pydantic import ValidationError
 from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader
@@ -46,7 +47,7 @@ class Predictor:
 
     def __init__(self, run: Run, *, device: str = "auto") -> None:
         content = run.config()
-        system_type = systems.load(str(content.get("system")))
+        system_type = systems.load(content.get("system"))
         self.run = run
         self.system = systems.build(configuration.build(system_type.Config, content))
         _load_weights(self.system.model, run)
@@ -59,6 +60,20 @@ class Predictor:
     def modalities(self) -> tuple[str, ...]:
         """The names of the inputs."""
         return self.system.data.modalities
+
+    def choose_slice(self, text: str) -> None:
+        """Takes these slices of volumes and stacks from here on, such as "axial:middle".
+
+        Raises:
+            UserError: it names no slice, or the system takes no pictures of which there could be slices.
+        """
+        choose = systems.ability(self.system.data, "choose_slice")
+        if choose is None:
+            raise UserError(f"{self.system.config.system} takes whole files: leave --slice out.")
+        try:
+            choose(text)
+        except ValidationError as error:
+            raise UserError(f"--slice {text}: {error.errors()[0]['msg'].removeprefix('Value error, ')}.") from None
 
     def predict(self, **inputs: Any) -> Any:
         """The result for one sample, or a list of results for lists of inputs.

@@ -71,7 +71,7 @@ def resume(path: str | Path, data: str | Path | None = None, *, quiet: bool = Fa
     run = open_run(path)
     with run.locked():
         content = run.config()
-        config: Any = configuration.build(systems.load(str(content.get("system"))).Config, content)
+        config: Any = configuration.build(systems.load(content.get("system")).Config, content)
         device = choose_device(config.train.device)
         prepare_threads(config)
         system = systems.build(config)

@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-import scanfuse
+from scanfuse import __version__
 from scanfuse.config import TrainConfig
 from scanfuse.data.manifest import Manifest
 from scanfuse.device import to_device
@@ -230,7 +230,7 @@ class Training:
     def _record(self, row: dict[str, float], criterion: Criterion) -> dict[str, Any]:
         return {
             "system": self.system.config.system,
-            "scanfuse": scanfuse.__version__,
+            "scanfuse": __version__,
             "parameters": sum(p.numel() for p in self.system.model.parameters()),
             "best_epoch": self.state.best_epoch,
             "selected_by": criterion.by,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scanfuse.metrics.classification import ranking
+from scanfuse.stats.bootstrap import Estimate
 from scanfuse.stats.calibration import logits_of, probabilities_of
-from scanfuse.stats.cluster_bootstrap import Estimate
 from scanfuse.tasks.classify.classes import Classes, parse_target
 from scanfuse.tasks.classify.column import metric_table, metrics
 from scanfuse.tasks.classify.prediction import Prediction

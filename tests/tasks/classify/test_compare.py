@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scanfuse.errors import UserError
-from scanfuse.stats.cluster_bootstrap import cluster_intervals
+from scanfuse.stats.bootstrap import cluster_intervals
 from scanfuse.stats.delong import delong_test
 from scanfuse.stats.holm import holm
 from scanfuse.tasks.classify.classes import Classes

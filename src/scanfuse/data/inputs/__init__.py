@@ -11,7 +11,7 @@ plain values with at least id, group and target. A batch has the same keys, tens
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,7 @@ class Fitted:
         return bool(self.values or self.tensors)
 
 
+@runtime_checkable  # so that annotations of a task can be checked as it runs
 class Samples(Protocol):
     """A data set of samples by position, as torch's loader takes it."""
 
@@ -55,10 +56,12 @@ class Inputs(Protocol):
     """What the verbs need of an input kind.
 
     Attributes:
+        KIND: the name of its module, by which layouts say what reads them.
         modalities: names of the inputs of one sample.
         mixed_sizes: True if samples need not share a size, so that they are evaluated one at a time.
     """
 
+    KIND: ClassVar[str]
     modalities: tuple[str, ...]
     mixed_sizes: bool
 

@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from scanfuse.config import Section
 from scanfuse.data import check, layouts
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.slices import checked_slice, chosen, slice_of, with_slices
 from scanfuse.data.manifest import Manifest, Row
-from scanfuse.data.readers import Image, read_image, stem, to_unit
+from scanfuse.data.readers import Image, SliceChoice, read_image, stem, to_unit
 from scanfuse.data.readers.given import image_of
 from scanfuse.data.transforms.crop_flip import crop as random_crop
 from scanfuse.data.transforms.crop_flip import flip
@@ -57,6 +58,15 @@ class PairSettings(Section):
         if value > LARGEST_CROP:
             raise ValueError(f"a crop has at most {LARGEST_CROP} pixels a side, which are 256 MB an image")
         return value
+
+    slice: str = Field(
+        "", description="of volumes and stacks: axial:middle, coronal:40, frame:0, or axial:all for every slice"
+    )
+
+    @field_validator("slice")
+    @classmethod
+    def _names_a_slice(cls, value: str) -> str:
+        return checked_slice(value)
 
     @field_validator("layout")
     @classmethod
@@ -119,7 +129,11 @@ class ImagePairs:
             group_pattern=settings.group_pattern,
             incomplete=incomplete,
         )
-        return layouts.open_manifest(root, KIND, request, settings.layout)
+        return with_slices(layouts.open_manifest(root, KIND, request, settings.layout), settings.slice)
+
+    def choose_slice(self, text: str) -> None:
+        """From here on, takes these slices of volumes and stacks instead of those of the settings."""
+        self.settings = PairSettings.model_validate({**self.settings.model_dump(), "slice": text})
 
     def prepare(self, training: Manifest) -> Fitted:
         return Fitted()
@@ -140,7 +154,7 @@ class ImagePairs:
         return collate_pairs(samples)
 
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
-        return pair_sample(inputs, id=id)
+        return pair_sample(inputs, id=id, slices=chosen(self.settings.slice))
 
 
 class ImagePairDataset(Dataset[dict[str, Any]]):
@@ -252,9 +266,10 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
 
     def _image(self, index: int, name: str) -> Image:
         if self._cache is None:
-            return read_image(self._rows[index].paths[name])
+            return read_image(self._rows[index].paths[name], slices=slice_of(self._rows[index]))
         if (index, name) not in self._cache:
-            self._cache[index, name] = read_image(self._rows[index].paths[name])
+            row = self._rows[index]
+            self._cache[index, name] = read_image(row.paths[name], slices=slice_of(row))
         return self._cache[index, name]
 
 
@@ -286,17 +301,18 @@ def collate_pairs(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-def pair_sample(inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
+def pair_sample(inputs: Mapping[str, Any], *, id: str = "", slices: SliceChoice | None = None) -> dict[str, Any]:
     """One sample, of the form that `ImagePairDataset` gives, from files, PIL images or arrays.
 
     Args:
         inputs: modality -> what `image_of` takes.
         id: of the sample; by default the name of the first file.
+        slices: of volumes and stacks: which one.
 
     Raises:
         UserError: a file cannot be read, an array is no picture, or the sizes differ.
     """
-    images = {name: image_of(name, value) for name, value in inputs.items()}
+    images = {name: image_of(name, value, slices) for name, value in inputs.items()}
     paths = {name: image.source for name, image in images.items()}
     name = id or stem(next(iter(paths.values())))
     _common_size(Row(name, name, "", "", paths), images)

@@ -15,10 +15,11 @@ from scanfuse.data import check
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.pairing import Pairing, pairs_of, roles_of
+from scanfuse.data.inputs.slices import chosen, slice_of, with_slices
 from scanfuse.data.inputs.view_settings import KIND, ViewSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
-from scanfuse.data.readers import Image, read_image, stem
+from scanfuse.data.readers import Image, SliceChoice, read_image, stem
 from scanfuse.data.readers.given import image_of
 from scanfuse.data.transforms.augment import Augmentation, augment
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox
@@ -57,13 +58,17 @@ class ViewPairs:
         With `split=False` a target that the labels do not know is unknown (""); else it is an error, at the latest
         where samples are made.
         """
-        manifest = self.settings.open(root, split=split)
+        manifest = with_slices(self.settings.open(root, split=split), self.settings.slice)
         if not split:
             return _with_known_targets(manifest, self.labels)
         folds = self.folds
         if not folds.folds:
             return manifest
         return with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+
+    def choose_slice(self, text: str) -> None:
+        """From here on, takes these slices of volumes and stacks instead of those of the settings."""
+        self.settings = ViewSettings.model_validate({**self.settings.model_dump(), "slice": text})
 
     def check(self, root: Path) -> list[check.Finding]:
         return check.check(lambda split: self.open(root, split=split), is_registered=False)
@@ -95,7 +100,8 @@ class ViewPairs:
         return collate_views(samples)
 
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
-        return view_sample(inputs, letterbox=self.settings.letterbox, labels=self.labels, id=id)
+        slices = chosen(self.settings.slice)
+        return view_sample(inputs, letterbox=self.settings.letterbox, labels=self.labels, id=id, slices=slices)
 
 
 def _with_known_targets(manifest: Manifest, labels: Labels) -> Manifest:
@@ -125,7 +131,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
         "target", "mask"     float32 and bool (k,), see `scanfuse.tasks.classify`: k = 1 for binary (0 or 1) and
                              multiclass (class number), the number of findings for multilabel; mask False = unknown
         "meta"               id (of the pair), study, study_index, group, target (text), views (column names),
-                             paths and placements ({"view_a": ...}, present views only)
+                             paths and placements ({"view_a": ...}, present views only), slice ("": no volume)
 
     Placements are those of the unmoved square: for heat maps, use a dataset without augmentation.
 
@@ -242,6 +248,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
                 "target": row.target,
                 "views": (pair.a, pair.b),
                 "paths": {name: row.paths[slots[name]] for name in fitted},
+                "slice": row.slice,
                 "placements": {name: picture.placement for name, picture in fitted.items()},
             },
         }
@@ -249,7 +256,8 @@ class ViewDataset(Dataset[dict[str, Any]]):
     def _fitted(self, study: int, slot: str) -> "_Fitted":
         found = self._cache.get((study, slot))
         if found is None:
-            found = _fitted(read_image(self._rows[study].paths[slot]), self.letterbox)
+            row = self._rows[study]
+            found = _fitted(read_image(row.paths[slot], slices=slice_of(row)), self.letterbox)
             self._cache.put((study, slot), found)
         return found
 
@@ -270,6 +278,7 @@ def view_sample(
     letterbox: Letterbox | None = None,
     labels: Labels | None = None,
     id: str = "",
+    slices: SliceChoice | None = None,
 ) -> dict[str, Any]:
     """One sample, of the form that `ViewDataset` gives and without a target, from files, PIL images or arrays.
 
@@ -278,6 +287,7 @@ def view_sample(
         letterbox: as in training.
         labels: for the length of the (masked) target.
         id: of the study; by default the name of the first file.
+        slices: of volumes and stacks: which one.
 
     Raises:
         UserError: another name, no view at all, or a file that cannot be read.
@@ -287,7 +297,7 @@ def view_sample(
             raise UserError(f"Unknown view {name!r}; give {' and '.join(VIEWS)}.")
     settings = letterbox or Letterbox()
     labels = labels or Labels("binary", ("0", "1"))
-    images = {name: image_of(name, value) for name, value in inputs.items() if value is not None}
+    images = {name: image_of(name, value, slices) for name, value in inputs.items() if value is not None}
     if not images:
         raise UserError(f"No view was given; give {' or '.join(VIEWS)}, or both.")
     fitted = {name: _fitted(image, settings) for name, image in images.items()}
@@ -306,6 +316,7 @@ def view_sample(
             "target": "",
             "views": tuple(name if name in fitted else None for name in VIEWS),
             "paths": {name: image.source for name, image in images.items()},
+            "slice": str(slices) if slices else "",
             "placements": {name: picture.placement for name, picture in fitted.items()},
         },
     }

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from scanfuse.config import Section
 from scanfuse.data import layouts
 from scanfuse.data.inputs.pairing import Pairing
+from scanfuse.data.inputs.slices import checked_slice
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.transforms.augment import Augmentation
 from scanfuse.data.transforms.letterbox import Letterbox
@@ -40,6 +41,15 @@ class ViewSettings(Section):
     shift: float = Field(0.05, ge=0, le=1, description="largest random shift as a share of the side")
     scale: float = Field(0.1, ge=0, lt=1, description="random size, from 1 - s to 1 + s")
     cache_mb: float = Field(512.0, ge=0, description="memory for decoded pictures, per worker")
+
+    slice: str = Field("", description="of volumes and stacks: axial:middle, coronal:40, frame:0")
+
+    @field_validator("slice")
+    @classmethod
+    def _names_a_slice(cls, value: str) -> str:
+        if value.strip().lower().endswith(":all"):
+            raise ValueError("a view is one picture; name one slice, such as axial:middle")
+        return checked_slice(value)
 
     @field_validator("options")
     @classmethod

@@ -8,6 +8,7 @@ module states itself (`KIND`), so nothing lists them a second time: a new layout
 
 import difflib
 import importlib
+import os
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -167,7 +168,7 @@ def _check(name: str, known: tuple[str, ...]) -> None:
 
 
 def _check_exists(root: Path) -> None:
-    if not root.exists():
+    if not os.path.exists(root):
         raise UserError(
             f"{root} does not exist; give the folder of the data set or make one with scanfuse data synth."
         )

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 from pydantic import Field
 
@@ -45,7 +44,6 @@ RANK = 6
 KIND = "view_pairs"
 PHANTOM = "cbis_ddsm"
 ROLES = ("cc", "mlo")
-CLASSES = ("benign", "malignant")
 
 _TYPES = ("mass", "calc")
 _SPLITS = ("train", "test")
@@ -300,13 +298,3 @@ class _Places:
         if not folder.is_dir():
             raise UserError(f"{folder} does not exist, though {self.table} lists it; complete the download.")
         return sorted(path for path in folder.glob("*.dcm") if not path.name.startswith("."))
-
-
-def breast_counts(root: Path) -> dict[str, tuple[int, int]]:
-    """Table -> (breasts, of these with both views), to compare with `EXPECTED`; reads the tables only."""
-    found = {}
-    for kind in _TYPES:
-        for split in _SPLITS:
-            views = read_table(root, kind, split).groupby("breast")["view"].nunique()
-            found[f"{kind} {split}"] = (len(views), int(np.sum(views == 2)))
-    return found

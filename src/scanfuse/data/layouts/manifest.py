@@ -118,7 +118,7 @@ def _check_cells(file: Path, table: pd.DataFrame, pair: tuple[str, ...], *, may_
         for row, path in zip(table["id"], table[name], strict=True):
             if not path:
                 raise UserError(f"{file} has no {name} path for id {row!r}; fill it or remove the row.")
-            if not (file.parent / path).is_file():
+            if not os.path.isfile(file.parent / path):
                 raise UserError(
                     f"{file} names {path} for id {row!r}, which does not exist; paths start at the csv file."
                 )

@@ -35,7 +35,6 @@ RANK = 5
 KIND = "view_pairs"
 PHANTOM = "mura"
 ROLES = ("view",)
-CLASSES = ("normal", "abnormal")
 PARTS = ("ELBOW", "FINGER", "FOREARM", "HAND", "HUMERUS", "SHOULDER", "WRIST")
 _STUDY = re.compile(r"(train|valid)/XR_([A-Z]+)/(patient\d+)/(study\d+)_(positive|negative)$")
 _NAMES = {"train": "train_labeled_studies.csv", "valid": "valid_labeled_studies.csv"}

@@ -6,6 +6,7 @@ as the metadata of covid-chestxray-dataset are read as they are. Usual names of 
 all are "view".
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -267,7 +268,7 @@ def _holds_paths(column: pd.Series) -> bool:
 
 def _locate(file: Path, cell: str) -> Path:
     for folder in _FOLDERS:
-        if (file.parent / folder / cell).is_file():
+        if os.path.isfile(file.parent / folder / cell):
             return file.parent / folder / cell
     return file.parent / cell
 

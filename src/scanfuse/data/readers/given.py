@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from scanfuse.data.readers import read_image
+from scanfuse.data.readers import SliceChoice, read_image
 from scanfuse.data.readers.image import Image, check_size, finish
 from scanfuse.data.readers.png_jpeg import pillow_pixels
 from scanfuse.errors import UserError
@@ -17,19 +17,20 @@ from scanfuse.foreign import one_line
 __all__ = ["image_of"]
 
 
-def image_of(name: str, value: Any) -> Image:
+def image_of(name: str, value: Any, slices: SliceChoice | None = None) -> Image:
     """The picture that was given for an input.
 
     Args:
         name: of the input; what has no file is called so.
         value: a path; an image of Pillow, of any mode; or an array (H, W) or (H, W, 3). uint8 and uint16 arrays have
             their full range, other integers and floats range from their own smallest to their largest finite value.
+        slices: of a file that is a volume or a stack: which one.
 
     Raises:
         UserError: something else, a file that cannot be read, or an array that is no picture.
     """
     if isinstance(value, str | os.PathLike):
-        return read_image(Path(value))
+        return read_image(Path(value), slices=slices)
     if isinstance(value, PIL.Image.Image):
         source = Path(getattr(value, "filename", "") or name)
         check_size(source, value.height, value.width)

@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 
-from scanfuse.data.readers.image import Image, check_size, finish, finite_range
+from scanfuse.data.readers.image import MAX_FILE, Image, check_size, finish, finite_range
 from scanfuse.data.readers.slices import AXES, SliceChoice
 from scanfuse.errors import UserError
 from scanfuse.foreign import foreign, shown
@@ -22,7 +22,7 @@ __all__ = ["MAX_VOXELS", "SUFFIXES", "count", "read"]
 SUFFIXES = (".nii", ".nii.gz")
 
 MAX_VOXELS = 1_000_000_000
-"""Larger volumes are refused by their header: 8 MB of compressed zeros unpack to 4 GB."""
+"""Larger volumes, or above `MAX_FILE` bytes unpacked, are refused by their header: 8 MB of packed zeros are 4 GB."""
 
 _BLOCK_BYTES = 4_000_000
 _LONGEST_SIDE = 65_535
@@ -157,11 +157,12 @@ def _check(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
     voxels = 1
     for length in shape:
         voxels *= length
-    if voxels > MAX_VOXELS or max(shape) > _LONGEST_SIDE:
+    if voxels > MAX_VOXELS or voxels * dtype.itemsize > MAX_FILE or max(shape) > _LONGEST_SIDE:
         size = " x ".join(map(str, shape[:3]))
         raise UserError(
-            f"{name} claims {size} voxels; at most {MAX_VOXELS // 10**6} million and {_LONGEST_SIDE} along one axis "
-            "are allowed. If it is genuine, crop or shrink it first."
+            f"{name} claims {size} voxels of {dtype.itemsize} bytes; at most {MAX_VOXELS // 10**6} million, "
+            f"{MAX_FILE // 10**9} GB and {_LONGEST_SIDE} along one axis are allowed. If it is genuine, crop or "
+            "shrink it first."
         )
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from scanfuse.config import Section
-from scanfuse.data.synthetic._folder import Facts
+from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.errors import UserError
 
-__all__ = ["Facts", "Phantom", "load", "names"]
+__all__ = ["Facts", "Phantom", "empty_folder", "load", "names"]
 
 
 class Phantom(Protocol):

@@ -11,31 +11,16 @@ means something only if both views show it (one alone is a superposition):
 
 So both views decide every study (area under the ROC curve 1.0). One view ranks: sign, then shadow, then none. With
 s = P(shadow in a | positive, no sign in a) = (0.3 * 0.4 + 0.4) / 0.7 = 26/35, its best area is
-0.3 + 0.7 (0.6 s + (0.4 s + 0.6 (1 - s)) / 2) = 0.77. `ceiling` sums the same over the whole law.
+0.3 + 0.7 (0.6 s + (0.4 s + 0.6 (1 - s)) / 2) = 0.77. For a finding of `draw_seen` or `draw_agreement` it is
+0.6 + 0.4 / 2 = 0.8.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-__all__ = [
-    "BOTH_VIEWS",
-    "FINDING_ONE_VIEW",
-    "LAW",
-    "ONE_VIEW",
-    "Evidence",
-    "ceiling",
-    "draw",
-    "draw_agreement",
-    "draw_seen",
-]
-
-ONE_VIEW = 0.77
-BOTH_VIEWS = 1.0
-FINDING_ONE_VIEW = 0.8
-"""Best area of one view for a finding of `draw_seen` (0.6 + 0.4 / 2) and of `draw_agreement` (0.6 + 0.4 / 2)."""
+__all__ = ["LAW", "Evidence", "draw", "draw_agreement", "draw_seen"]
 
 
 @dataclass(frozen=True)
@@ -85,28 +70,3 @@ def draw_agreement(random: np.random.Generator, positive: bool, has_b: bool = Tr
     if positive:
         return _AB if has_b else _A
     return loose if has_b else _NONE
-
-
-def ceiling(views: Literal["a", "b", "both"]) -> float:
-    """The area under the ROC curve of the likelihood ratio of what the given views show, exact over `LAW`."""
-    positive, negative = (_distribution(LAW[outcome], views) for outcome in (True, False))
-    keys = sorted({*positive, *negative}, key=lambda key: _ratio(positive.get(key, 0.0), negative.get(key, 0.0)))
-    area, below = 0.0, 0.0
-    for key in keys:
-        here = negative.get(key, 0.0)
-        area += positive.get(key, 0.0) * (below + here / 2)
-        below += here
-    return area
-
-
-def _ratio(positive: float, negative: float) -> float:
-    return positive / negative if negative > 0 else float("inf")
-
-
-def _distribution(law: Iterable[tuple[float, Evidence]], views: str) -> dict[tuple[bool, ...], float]:
-    found: dict[tuple[bool, ...], float] = {}
-    for share, evidence in law:
-        places = {"a": (0,), "b": (1,), "both": (0, 1)}[views]
-        key = tuple(part[place] for part in (evidence.sign, evidence.shadow) for place in places)
-        found[key] = found.get(key, 0.0) + share
-    return found

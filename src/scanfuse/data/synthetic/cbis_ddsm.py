@@ -24,12 +24,12 @@ from pydantic import Field
 from scipy import ndimage
 
 from scanfuse.config import Section
-from scanfuse.data.synthetic._evidence import BOTH_VIEWS, ONE_VIEW, draw
+from scanfuse.data.synthetic._evidence import draw
 from scanfuse.data.synthetic._film import Array, ellipse_depth, grid, save, smooth_noise, soft_step
 from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.files import write_text
 
-__all__ = ["BOTH_VIEWS", "FACTS", "ONE_VIEW", "Options", "render", "write"]
+__all__ = ["FACTS", "Options", "render", "write"]
 
 FACTS = Facts(
     counted="patients",

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from scanfuse.config import Section
 from scanfuse.data.layouts.chexpert import FINDINGS
-from scanfuse.data.synthetic._evidence import BOTH_VIEWS, FINDING_ONE_VIEW, draw_agreement, draw_seen
+from scanfuse.data.synthetic._evidence import draw_agreement, draw_seen
 from scanfuse.data.synthetic._film import (
     Array,
     blob,
@@ -32,9 +32,8 @@ from scanfuse.data.synthetic._film import (
 from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.files import write_text
 
-__all__ = ["BOTH_VIEWS", "DRAWN", "FACTS", "ONE_VIEW", "Options", "render", "write"]
+__all__ = ["DRAWN", "FACTS", "Options", "render", "write"]
 
-ONE_VIEW = FINDING_ONE_VIEW
 DRAWN = (
     "Cardiomegaly", "Lung Lesion", "Edema", "Consolidation", "Atelectasis", "Pneumothorax", "Pleural Effusion",
     "Support Devices",

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from scanfuse.config import Section
 from scanfuse.data.layouts.mura import PARTS
-from scanfuse.data.synthetic._evidence import BOTH_VIEWS, ONE_VIEW, Evidence, draw
+from scanfuse.data.synthetic._evidence import Evidence, draw
 from scanfuse.data.synthetic._film import (
     Array,
     capsule,
@@ -31,7 +31,7 @@ from scanfuse.data.synthetic._film import (
 from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.files import write_text
 
-__all__ = ["BOTH_VIEWS", "FACTS", "ONE_VIEW", "MadeStudy", "Options", "render", "studies", "write"]
+__all__ = ["FACTS", "MadeStudy", "Options", "render", "studies", "write"]
 
 FACTS = Facts(
     counted="patients",

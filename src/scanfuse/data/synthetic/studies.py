@@ -8,10 +8,10 @@ from pathlib import Path
 from scanfuse.data.synthetic import mura
 from scanfuse.data.synthetic._film import encoded, save
 from scanfuse.data.synthetic._folder import Facts, empty_folder
-from scanfuse.data.synthetic.mura import BOTH_VIEWS, ONE_VIEW, Options
+from scanfuse.data.synthetic.mura import Options
 from scanfuse.files import write_text
 
-__all__ = ["BOTH_VIEWS", "FACTS", "ONE_VIEW", "Options", "write"]
+__all__ = ["FACTS", "Options", "write"]
 
 FACTS = Facts(counted="patients", seconds=mura.FACTS.seconds)
 

@@ -8,7 +8,7 @@
     [0.75, 0.833, 0.5, 0.208]
 
 `binary`, `multiclass` and `multilabel` return name -> (r,) for r weightings of the samples (r = 1 without weights):
-what `scanfuse.stats.cluster_bootstrap` resamples. A metric that these samples leave undefined (one class only, no
+what `scanfuse.stats.bootstrap` resamples. A metric that these samples leave undefined (one class only, no
 sample with a known label) is NaN, without a warning and without an exception; averages leave it out.
 """
 

@@ -48,12 +48,6 @@ class Reliability(NamedTuple):
     confidence: Float64[np.ndarray, " b"]
     frequency: Float64[np.ndarray, " b"]
 
-    @property
-    def maximum_error(self) -> float:
-        """The largest |frequency - confidence| of any bin with samples; NaN without samples."""
-        gaps = np.abs(self.frequency - self.confidence)[self.counts > 0]
-        return float(gaps.max()) if gaps.size else float("nan")
-
 
 def brier(target: ArrayLike, probability: ArrayLike, weights: ArrayLike | None = None) -> Float64[np.ndarray, " r"]:
     """mean (p - y)^2, in [0, 1], lower is better; p = 0.5 throughout gives 0.25. NaN without samples.

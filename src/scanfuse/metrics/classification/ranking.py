@@ -1,25 +1,22 @@
-"""How well scores rank positives above negatives: AUROC, average precision, partial AUROC, and their curves.
+"""How well scores rank positives above negatives: AUROC, average precision, and their curves.
 
 A metric of one class only is undefined: NaN, without a warning. `auroc` and `average_precision` are scikit-learn's.
 `weighted_ranking` gives the same numbers for thousands of weightings at once, as the bootstrap needs them.
 """
 
-from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, Num
+from jaxtyping import Float64
 from numpy.typing import ArrayLike
 from sklearn import metrics as sklearn_metrics
 
-from scanfuse.metrics.classification.inputs import checked, checked_weights, mean_of_defined, ratio
+from scanfuse.metrics.classification.inputs import checked, checked_weights, ratio
 
 __all__ = [
     "Curve",
     "auroc",
     "average_precision",
-    "multiclass_auroc",
-    "partial_auroc",
     "precision_recall_curve",
     "roc_curve",
     "weighted_ranking",
@@ -71,64 +68,6 @@ def average_precision(target: ArrayLike, score: ArrayLike) -> float:
     """
     y, p = checked(target, score)
     return float(sklearn_metrics.average_precision_score(y, p)) if y.any() else NAN
-
-
-def partial_auroc(target: ArrayLike, score: ArrayLike, min_tpr: float = 0.8) -> float:
-    """Area of the ROC curve above a sensitivity, uncorrected, in [0, 1 - min_tpr]; linear between the curve's points.
-
-    area = integral over t from min_tpr to 1 of (1 - FPR(t)) dt;   a useless score gives (1 - min_tpr)^2 / 2.
-
-    NaN unless both classes occur.
-
-    Args:
-        target: (n,), 0 or 1.
-        score: (n,), higher means positive.
-        min_tpr: in [0, 1); 0 gives the AUROC.
-
-    Raises:
-        ValueError: see `inputs.checked`; min_tpr out of range.
-
-    Source: the score of the ISIC 2024 challenge (min_tpr = 0.8); Robin et al. 2011 (pROC) compute the same.
-    """
-    if not 0 <= min_tpr < 1:
-        raise ValueError(f"min_tpr is {min_tpr}; it must be at least 0 and below 1")
-    curve = roc_curve(target, score)
-    if not curve.x.size:
-        return NAN
-    # Seen with the axes exchanged the curve is a function of the sensitivity; a jump keeps both of its ends.
-    after = int(np.searchsorted(curve.y, min_tpr, side="right"))
-    before = after - 1
-    share = (min_tpr - curve.y[before]) / (curve.y[after] - curve.y[before])
-    start = curve.x[before] + share * (curve.x[after] - curve.x[before])
-    tpr = np.concatenate([[min_tpr], curve.y[after:]])
-    fpr = np.concatenate([[start], curve.x[after:]])
-    return float(np.trapezoid(1 - fpr, tpr))
-
-
-def multiclass_auroc(
-    target: Num[np.ndarray, " n"], probabilities: Float[np.ndarray, "n c"], *, pairs: bool = False
-) -> float:
-    """Mean AUROC over classes, in [0, 1].
-
-    One class against the rest, averaged over the classes for which this is defined; or, with `pairs`, class i
-    against class j alone by the probability of i, averaged over all ordered pairs. NaN if nothing is defined.
-
-    Args:
-        target: (n,), class number 0..c-1.
-        probabilities: (n, c).
-        pairs: the second form, which does not depend on how frequent the classes are.
-
-    Source: Fawcett 2006 (against the rest); Hand, Till 2001 (pairs).
-    """
-    y, p = np.asarray(target), np.asarray(probabilities, np.float64)
-    classes = range(p.shape[1])
-    if not pairs:
-        return float(mean_of_defined([auroc(y == c, p[:, c]) for c in classes]))
-    values = []
-    for i, j in permutations(classes, 2):
-        rows = (y == i) | (y == j)
-        values.append(auroc(y[rows] == i, p[rows, i]))
-    return float(mean_of_defined(values))
 
 
 def roc_curve(target: ArrayLike, score: ArrayLike) -> Curve:

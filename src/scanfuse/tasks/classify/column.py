@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
 from scanfuse.metrics.classification import BETTER, binary, multiclass, multilabel
-from scanfuse.stats.cluster_bootstrap import Estimate, Statistic, Weights, cluster_intervals
+from scanfuse.stats.bootstrap import Estimate, Statistic, Weights, cluster_intervals
 from scanfuse.tasks.classify.classes import Classes
 from scanfuse.tasks.classify.prediction import Prediction, Predictions
 
@@ -79,7 +79,7 @@ def metrics(classes: Classes) -> dict[str, str]:
 
 
 def statistic(scores: Predictions, classes: Classes, thresholds: Sequence[ArrayLike] | None = None) -> Statistic:
-    """All metrics of the results as a function of weights, for `scanfuse.stats.cluster_bootstrap`.
+    """All metrics of the results as a function of weights, for `scanfuse.stats.bootstrap`.
 
     The names are those of `metrics`; with several labels also "<label>/<metric>".
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scanfuse.errors import UserError
-from scanfuse.stats.cluster_bootstrap import Difference, cluster_differences
+from scanfuse.stats.bootstrap import Difference, cluster_differences
 from scanfuse.stats.delong import AurocTest, delong_test
 from scanfuse.stats.holm import holm
 from scanfuse.tables import Comparisons, Row

@@ -13,7 +13,7 @@ import pandas as pd
 from scanfuse.data.manifest import COLUMNS, Manifest
 from scanfuse.errors import UserError
 from scanfuse.metrics.classification.inputs import mean_of_defined
-from scanfuse.stats.cluster_bootstrap import Weights, cluster_intervals
+from scanfuse.stats.bootstrap import Weights, cluster_intervals
 from scanfuse.tables import Cell, Evaluation
 from scanfuse.tasks.classify.classes import Classes
 from scanfuse.tasks.classify.column import Column, MetricTable, statistic

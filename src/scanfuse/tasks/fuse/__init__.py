@@ -24,10 +24,8 @@ from scanfuse.data.readers import suffix_for, write_image
 from scanfuse.errors import UserError
 from scanfuse.files import atomic_path, file_name
 from scanfuse.fusion import pixel
-from scanfuse.metrics.classification.inputs import ratio
 from scanfuse.metrics.fusion import METRICS, score
-from scanfuse.stats.bootstrap import interval
-from scanfuse.stats.cluster_bootstrap import Difference, Statistic, Weights, cluster_differences
+from scanfuse.stats.bootstrap import Difference, cluster_differences, interval, mean_of
 from scanfuse.stats.holm import holm
 from scanfuse.tables import Cell, Comparisons, Evaluation, Row, write_rows
 from scanfuse.tasks import Asked, Criterion, Failure, Forward, Method, Plot, Settled, Words
@@ -175,7 +173,15 @@ class Fusion:
                 for (name, each), p in zip(found.items(), adjusted, strict=True)
             ]
         rows.sort(key=lambda row: others.index(row.run))
-        return Comparisons(reference, asked.split, evaluation.samples, evaluation.groups, rows, evaluation.notes)
+        return Comparisons(
+            reference,
+            asked.split,
+            evaluation.samples,
+            evaluation.groups,
+            rows,
+            evaluation.notes,
+            who=self.words.groups,
+        )
 
     def describe(self, result: FusedImage) -> str:
         """Nothing: the picture says it."""
@@ -242,8 +248,8 @@ class Fusion:
 
 
 def _refuse(asked: Asked) -> None:
-    if asked.ensemble or asked.by:
-        raise UserError("--ensemble and --by are for classification; these runs fuse images.")
+    if asked.by:
+        raise UserError("--by is for classification; these runs fuse images.")
 
 
 def _scored(method: str, result: FusedImage) -> dict[str, Any]:
@@ -275,11 +281,5 @@ def _summarised(rows: list[dict[str, Any]], split: str, notes: Sequence[str]) ->
 def _paired(values: np.ndarray, base: np.ndarray, groups: list[str]) -> Difference:
     """Of two means over the samples where both are defined: a metric may not be for a small or empty image."""
     defined = np.isfinite(values) & np.isfinite(base)
-
-    def mean_of(column: np.ndarray) -> Statistic:
-        def statistic(weights: Weights) -> dict[str, np.ndarray]:
-            return {"mean": ratio(weights[:, defined] @ column[defined], weights[:, defined].sum(axis=1))}
-
-        return statistic
-
-    return cluster_differences(mean_of(values), mean_of(base), groups)["mean"]
+    first, second = (mean_of(np.where(defined, column, np.nan)) for column in (values, base))
+    return cluster_differences(first, second, groups)["mean"]

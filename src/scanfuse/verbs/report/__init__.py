@@ -6,7 +6,6 @@ is not there yet (no evaluation, say) is named as missing, with the command that
 
 import base64
 import importlib.resources
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from scanfuse import plots, systems
 from scanfuse.data.manifest import SPLITS, read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
+from scanfuse.foreign import read_json
 from scanfuse.run import Run
 from scanfuse.tasks import Task, Words
 from scanfuse.verbs import cross_validation
@@ -101,7 +101,7 @@ def _of_run(run: Run) -> _About:
         splits=[name for name in (*SPLITS, "") if (split["split"] == name).any()],
         curves=plots.curves(history, record.get("best_epoch")),
         fitted=run.fitted_on_validation(),
-        environment=_json(run.path / "environment.json"),
+        environment=read_json(run.path / "environment.json"),
         repeat="scanfuse train --from config.yaml --data DIR --out RUN",
     )
 
@@ -154,15 +154,14 @@ def _facts(
     """What was trained, on what and how, in a few lines."""
     name, train = str(record.get("system")), config.get("train", {})
     about = f": {systems.summary(name).partition(': ')[2]}" if name in systems.available() else ""
-    fusion = str(config.get("model", {}).get("fusion", ""))
-    plain = "; a plain method on the same encoder" if fusion in ("single", "early", "late") else ""
+    facts = systems.ability(systems.load(name), "facts") if name in systems.available() else None
     parameters = f"; {record['parameters']:,} parameters" if "parameters" in record else ""
     chosen = f", weights of epoch {record['best_epoch']}" if "best_epoch" in record else ""
     by = str(record.get("selected_by", ""))
     chosen += f", the best by validation {by}".replace("auroc", "AUROC") if by else ""
     found = [
         ("System", f"{name}{about}"),
-        ("Fusion", f"{fusion}{plain}"),
+        *(facts(config) if facts else []),
         *task.facts(config),
         ("Data", str(record.get("data", ""))),
         ("Start", str(record.get("started_from", ""))),
@@ -225,14 +224,14 @@ def _evaluation(
     folder: Path, fitted: Mapping[str, Any] | None, said: Sequence[str], task: type[Task]
 ) -> dict[str, Any]:
     """What the page shows of one evaluation; notes of `said` stand elsewhere on it."""
-    content = _json(folder / "evaluation.json")
+    content = read_json(folder / "evaluation.json")
     metrics = content["better"]
     tables = [
         _table(title, part, metrics, task.words) for title, part in {"": content, **content.get("parts", {})}.items()
     ]
     cells = content["cells"][content["methods"][0]]
     file = folder / "examples.json"
-    examples = _json(file)["examples"] if file.is_file() else []
+    examples = read_json(file)["examples"] if file.is_file() else []
     return {
         "name": folder.name,
         "method": content["methods"][0],
@@ -303,7 +302,7 @@ def _comparison(path: Path) -> dict[str, Any] | None:
     """Reference and rows as text, if `scanfuse compare` wrote into the folder of the evaluation."""
     if not path.is_file():
         return None
-    content = _json(path)
+    content = read_json(path)
     rows = [
         (
             row["run"],
@@ -340,13 +339,6 @@ def _number(value: float | None) -> str:
 def _range(cell: Mapping[str, float | None]) -> str:
     low, high = cell["low"], cell["high"]
     return "" if low is None or high is None or math.isnan(low) else f"[{low:.3f}, {high:.3f}]"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def _inlined(path: Path, *, lossless: bool = True) -> str:

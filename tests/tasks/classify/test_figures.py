@@ -1,16 +1,16 @@
-"""The plots of a report: the numbers in them, which way round the confusion is, and what stands where."""
+"""The plots of a classification: the numbers in them, which way round the confusion is, and what stands where."""
 
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
+from scanfuse import plots
 from scanfuse.metrics.classification import calibration
-from scanfuse.verbs.report import plots
+from scanfuse.tasks.classify import figures as of_classification
 
 Figures = dict[str, Figure]
 
@@ -19,13 +19,14 @@ Figures = dict[str, Figure]
 def figures(monkeypatch: pytest.MonkeyPatch) -> Figures:
     """The figures behind the SVG texts, by the title that a listener hears."""
     found: Figures = {}
-    write = plots._svg
+    write = plots.as_svg
 
     def keep(figure: Figure, title: str) -> str:
         found[title] = figure
         return write(figure, title)
 
-    monkeypatch.setattr(plots, "_svg", keep)
+    for module in (plots, of_classification):
+        monkeypatch.setattr(module, "as_svg", keep)
     return found
 
 
@@ -66,7 +67,7 @@ def binary_case() -> tuple[np.ndarray, np.ndarray, list[dict[str, str]], dict[st
 
 def test_binary_plots_show_the_numbers_of_the_table(figures: Figures) -> None:
     y, p, rows, content = binary_case()
-    found = plots.classification(rows, content, {"thresholds": [0.35], "temperature": 2.0})
+    found = of_classification.classification(rows, content, {"thresholds": [0.35], "temperature": 2.0})
     assert [title.split(";")[0].split(" at ")[0] for title, _ in found] == [
         "ROC",
         "Precision and recall",
@@ -93,7 +94,7 @@ def test_binary_plots_show_the_numbers_of_the_table(figures: Figures) -> None:
 
 def test_confusion_has_the_truth_in_rows_and_the_call_in_columns(figures: Figures) -> None:
     y, p, rows, content = binary_case()
-    (title, _) = plots.classification(rows, content, {"thresholds": [0.35], "temperature": 1.0})[-1]
+    (title, _) = of_classification.classification(rows, content, {"thresholds": [0.35], "temperature": 1.0})[-1]
     assert title == "Confusion of run at the threshold 0.350 from validation"
     matrix = confusion_matrix(y, p >= 0.35)
     assert matrix[0, 1] != matrix[1, 0]
@@ -127,7 +128,7 @@ def test_several_labels_are_pooled_and_their_calls_counted(figures: Figures) -> 
     areas = {name: {"auroc": cell(0.5 + 0.01 * k)} for k, name in enumerate(labels)}
     parts = {"labels": {"cells": {"run": {name: area["auroc"] for name, area in areas.items()}}}}
     content = {"methods": ["run"], "cells": {"run": {}}, "parts": parts}
-    found = plots.classification(rows, content, {"thresholds": cuts, "temperature": 0.5})
+    found = of_classification.classification(rows, content, {"thresholds": cuts, "temperature": 0.5})
     assert "the 6 labels with most positives" in found[0][0]
     shown = {text.split(":")[0] for text in legend_of(figures["ROC"])} - {"chance"}
     y_known = [np.delete(y[:, k], 0) if k == 7 else y[:, k] for k in range(8)]
@@ -151,7 +152,7 @@ def test_classes_without_some_outcome_have_no_curve_but_a_confusion(figures: Fig
         | {f"p_{name}": repr(float(v)) for name, v in zip("abc", p[k], strict=True)}
         for k in range(2)
     ]
-    found = plots.classification(
+    found = of_classification.classification(
         rows, {"methods": ["run"], "cells": {"run": {}}}, {"thresholds": [], "temperature": 1}
     )
     assert [title.split(";")[0] for title, _ in found] == ["Reliability of the most probable class", "Confusion"]
@@ -161,38 +162,10 @@ def test_classes_without_some_outcome_have_no_curve_but_a_confusion(figures: Fig
     assert legend_of(figures["Reliability of the most probable class"])[1].startswith("calibrated: ECE 0.")
 
 
-def test_curves_of_a_training_have_whole_epochs_and_the_best_one(figures: Figures) -> None:
-    history = pd.DataFrame(
-        {"epoch": [1, 2, 3], "train_loss": [3.0, 2, 1], "val_loss": [2.0, 1, 2], "val_auroc": [np.nan] * 3}
-    )
-    assert [title for title, _ in plots.curves(history, 2)] == ["Loss"]  # an AUROC that is never defined is left out
-    axes = figures["Loss"].axes[0]
-    assert legend_of(figures["Loss"]) == ["training", "validation", "best epoch 2"]
-    assert all(float(tick).is_integer() for tick in axes.get_xticks())
-    assert plots.curves(history[:0]) == []
-    assert len(plots.curves(history[:1].assign(val_auroc=0.5), 1)) == 2  # one epoch is a point
-
-
 def test_the_same_figures_give_the_same_text_without_any_address() -> None:
     _, _, rows, content = binary_case()
     decision = {"thresholds": [0.35], "temperature": 2.0}
-    first, again = (plots.classification(rows, content, decision) for _ in range(2))
+    first, again = (of_classification.classification(rows, content, decision) for _ in range(2))
     assert first == again
     for _, svg in first:
         assert svg.startswith("<svg role=") and "http:" not in svg and "xmlns" not in svg and svg.count("<svg") == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("auroc", "AUROC"),
-        ("balanced_accuracy", "balanced accuracy"),
-        ("auprc_micro", "AUPRC micro"),
-        ("brier", "Brier score"),
-        ("ms_ssim", "MS-SSIM"),
-        ("f1", "F1"),
-        ("auroc of pairs", "AUROC of pairs"),
-    ],
-)
-def test_names_of_metrics(name: str, shown: str) -> None:
-    assert plots.metric_name(name) == shown

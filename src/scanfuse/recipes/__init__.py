@@ -1,0 +1,1 @@
+"""Recipes: shipped configurations, one folder per system, one YAML file per preset."""
