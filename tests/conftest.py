@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scanfuse.cli import main
-from scanfuse.data.synthetic import brats, harvard, msrs, mura
+from scanfuse.data.synthetic import brats, harvard, isic2024, msrs, mura
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +17,12 @@ def head_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("heads")
     harvard.write(root, harvard.Options(pair="CT-MRI", cases=6, slices=2, size=48, seed=0))
     return root
+
+
+@pytest.fixture(scope="session")
+def moles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty patients of ISIC 2024, pictures of 32 pixels in a container."""
+    return isic2024.write(tmp_path_factory.mktemp("moles") / "data", isic2024.Options(patients=40, size=32, seed=5))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 def load(
     run_or_hub_id: str | Path, *, device: str = "auto", adjusted: Mapping[str, str] | None = None
 ) -> "Predictor":
-    """A trained run, ready to predict: a run folder, or `owner/name` on the Hugging Face Hub.
+    """A trained run, ready to predict: a run folder, or `hf://owner/name` on the Hugging Face Hub.
 
     Args:
         run_or_hub_id: where the run lies.

@@ -16,20 +16,10 @@ __all__ = ["main"]
 # Everything heavy is imported inside the verbs: `scanfuse --help` must answer at once.
 
 _FOLDER = click.Path(path_type=Path)
-_ON = click.option(
-    "--on",
-    "split",
-    type=click.Choice(["test", "val", "train", "all"]),
-    default="test",
-    show_default=True,
-    help="which samples",
-)
+_SPLITS = click.Choice(["test", "val", "train", "all"])
+_ON = click.option("--on", "split", type=_SPLITS, default="test", show_default=True, help="which samples")
 _SLICE = click.option(
-    "--slice",
-    "slices",
-    default=None,
-    metavar="AXIS:INDEX",
-    help="of volumes and stacks: axial:middle, coronal:40, ...",
+    "--slice", "slices", metavar="AXIS:INDEX", help="of volumes and stacks: axial:middle, coronal:40, ..."
 )
 _UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -363,12 +353,7 @@ def _import_yolov8(file: Path, out: Path) -> None:
 @_SLICE
 @click.option("--device", default="auto", show_default=True)
 def _predict(
-    words: tuple[str, ...],
-    data: Path | None,
-    out: Path,
-    submission: Path | None,
-    slices: str | None,
-    device: str,
+    words: tuple[str, ...], data: Path | None, out: Path, submission: Path | None, slices: str | None, device: str
 ) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
@@ -376,31 +361,23 @@ def _predict(
     joined, or the folder of a cross-validation, are an ensemble.
     """
     from scanfuse.options import option_name, pairs, words_and_options
-    from scanfuse.verbs.predict import (
-        Ensemble,
-        listed,
-        load,
-        predict_folder,
-        predict_listed,
-        predict_one,
-        write_submission,
-    )
+    from scanfuse.verbs import predict as verb
 
     runs, options = words_and_options(words)
     if not runs:
         raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
     paths = _members(tuple(map(Path, runs))) if any(os.path.exists(run) for run in runs) else []
     if len(paths) > 1:
-        predictor: Any = Ensemble(_loaded(tuple(paths), device, slices))
+        predictor: Any = verb.Ensemble(_loaded(tuple(paths), device, slices))
     elif len(runs) > 1:
         raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
     else:
-        predictor = load(paths[0] if paths else runs[0], device=device)
+        predictor = verb.load(paths[0] if paths else runs[0], device=device)
     adjustable = predictor.adjustable if len(paths) < 2 else ()
     inputs = pairs(options, [*predictor.modalities, *adjustable, "data", "out", "device", "slice"])
     adjusted = {name: inputs.pop(name) for name in adjustable if name in inputs}
     if adjusted:
-        predictor = load(paths[0] if paths else runs[0], device=device, adjusted=adjusted)
+        predictor = verb.load(paths[0] if paths else runs[0], device=device, adjusted=adjusted)
     if slices is not None and len(paths) < 2:
         predictor.choose_slice(slices)
     flags = [f"--{option_name(name)}" for name in predictor.modalities]
@@ -411,28 +388,24 @@ def _predict(
     if data is None and not inputs:
         raise UserError(f"Nothing to predict: give {' '.join(f'{flag} FILE' for flag in flags)}, or --data DIR.")
     if data is not None:
-        found = predict_folder(predictor, data, out, quiet=False)
-    elif (folders := listed(predictor, inputs)) is not None:
-        found = predict_listed(predictor, folders, out, quiet=False)
+        found = verb.predict_folder(predictor, data, out, quiet=False)
+    elif (folders := verb.listed(predictor, inputs)) is not None:
+        found = verb.predict_listed(predictor, folders, out, quiet=False)
     else:
-        line, files = predict_one(predictor, inputs, out)
+        line, files = verb.predict_one(predictor, inputs, out)
         if line:
             click.echo(line)
         click.echo(f"Wrote {' and '.join(map(str, files))}.")
         return 0
     if submission is not None and data is not None:
-        write_submission(predictor, data, found.files[0], submission)
+        verb.write_submission(predictor, data, found.files[0], submission)
         click.echo(f"Wrote {submission}, to be submitted.")
-    shown = str(found.files[0]) if len(found.files) == 1 else f"{len(found.files)} results in {out}"
     if found.replaced:
         click.echo(f"An earlier {found.replaced} was replaced.")
-    if not found.failures:
-        click.echo(f"Wrote {shown}: {found.samples} predicted, {found.per_second:.1f} a second.")
-        return 0
-    first = found.failures[0]
-    click.echo(f"{first.id}: {_one_line(first.error)}", err=True)
-    click.echo(f"Wrote {shown}: {found.samples} predicted, {len(found.failures)} failed (see its column error).")
-    return 2
+    for failure in found.failures[:1]:
+        click.echo(f"{failure.id}: {_one_line(failure.error)}", err=True)
+    click.echo(found.summary(out))
+    return 2 if found.failures else 0
 
 
 @_commands.group("data")

@@ -14,6 +14,7 @@ evaluation/         tables and pictures that `scanfuse evaluate` wrote
 
 import contextlib
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -41,7 +42,10 @@ from scanfuse.errors import UserError
 from scanfuse.files import atomic_path, remove_abandoned, write_text
 from scanfuse.foreign import check_file, foreign, read_json, shown
 
-__all__ = ["Run", "create_run", "file_digest", "new_run", "open_run"]
+__all__ = ["CROSS_VALIDATION", "Run", "create_run", "file_digest", "new_run", "open_run"]
+
+CROSS_VALIDATION = "cross_validation.json"
+"""The file that makes a folder that of a cross-validation, which is none of a run."""
 
 _DESCRIPTION = ("config.yaml", "split.csv", "environment.json", "fitted.json", "fitted.safetensors")
 """What a run folder holds before anything was learned."""
@@ -347,10 +351,24 @@ def open_run(path: str | Path) -> Run:
     """
     run = Run(Path(path))
     if not os.path.isdir(run.path):
-        raise UserError(f"There is no run folder {shown(path)}; `scanfuse train` makes one.")
+        raise UserError(f"There is no run folder {shown(path)}; {_near(run.path) or '`scanfuse train` makes one.'}")
+    if os.path.lexists(run.path / CROSS_VALIDATION):
+        raise UserError(
+            f"{shown(path)} is a cross-validation: name one of its runs, such as {shown(run.path / 'fold-0')}"
+        )
     if not os.path.lexists(run.config_file):
         raise UserError(f"{shown(path)} is not a run folder: it has no config.yaml.")
     return run
+
+
+def _near(path: Path) -> str:
+    """A question for a run folder of nearly that name, if there is one."""
+    try:
+        others = [each.parent.name for each in path.parent.glob("*/config.yaml")]
+    except (OSError, ValueError):
+        return ""
+    near = difflib.get_close_matches(path.name, others, n=1)
+    return f"did you mean {shown(path.with_name(near[0]))}?" if near else ""
 
 
 def file_digest(path: Path) -> str:

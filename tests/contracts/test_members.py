@@ -23,6 +23,7 @@ FLAGS = {
     "clinicalfmamba3d": ["--channels", "4,4,8", "--patch", "8", "--patches", "1"],
     # The classes are given, so that it can be trained where nothing is completed from the data.
     "fusionmamba": "--size 64 --classes bicycle,car,person --num-classes 3".split(),
+    "mambaderm": "--size 32 --fusion image".split(),  # so that it needs to know nothing of the table's columns
     "xfmamba": ["--size", "32"],
 }
 
@@ -92,9 +93,9 @@ def test_half_an_ability_is_a_missing_member(ability: type, member: str, monkeyp
 
 
 @pytest.fixture(scope="module")
-def folders(head_phantoms: Path, bones: Path, brains: Path, roads: Path) -> dict[str, Path]:
+def folders(head_phantoms: Path, bones: Path, brains: Path, roads: Path, moles: Path) -> dict[str, Path]:
     """System -> its data."""
-    by_phantom = {"brats": brains, "harvard": head_phantoms, "msrs": roads, "mura": bones}
+    by_phantom = {"brats": brains, "harvard": head_phantoms, "isic2024": moles, "msrs": roads, "mura": bones}
     return {name: by_phantom[systems.load(name).demonstration.phantom] for name in systems.available()}
 
 
@@ -122,7 +123,12 @@ def inputs_of(run: Path, data: Path) -> dict[str, Path]:
     samples = predictor.system.data.dataset(manifest, train=False)
     sample = next(each for each in (samples[k] for k in range(len(samples))) if all(each["present"].values()))
     meta = sample["meta"]
-    return {**{name: meta["paths"][name] for name in predictor.modalities}, "": Path(meta.get("study", meta["id"]))}
+    files = {name: meta["paths"][name] for name in predictor.modalities if name in meta["paths"]}
+    if "table" in predictor.modalities:
+        table = manifest.table[manifest.table["id"] == meta["id"]]
+        files["table"] = run.with_name("row.csv")
+        table.to_csv(files["table"], index=False)
+    return {**files, "": Path(meta.get("study", meta["id"]))}
 
 
 def explain(run: Path, data: Path, inputs: dict[str, Path]) -> list[str]:
@@ -166,6 +172,7 @@ HAS: dict[str, set[str]] = {
     "clinicalfmamba": {"facts"},
     "clinicalfmamba3d": {"adjustable", "facts"},
     "fusionmamba": set(ABILITIES) - {"adjustable", "joined"},
+    "mambaderm": set(ABILITIES) - {"adjustable"},
     "xfmamba": set(ABILITIES) - {"adjustable"},
 }
 

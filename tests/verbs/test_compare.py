@@ -255,3 +255,24 @@ def test_fusion_runs_are_compared_image_by_image(
     assert row["difference"] == pytest.approx((kept["b"] - kept["a"]).mean())
     assert row["low"] <= row["difference"] <= row["high"]
     assert row_of(content, "b", "none", "bootstrap")["difference"] is None
+
+
+def test_samples_that_the_epoch_was_chosen_on_are_said(
+    bones_run: Path, one_view: Path, bones: Path, head_phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --on val, as in a table of evaluate; with the defaults not."""
+    monkeypatch.setattr(fuse, "METRICS", {"grey": METRICS["psnr"]})
+    monkeypatch.setattr(fuse, "score", lambda fused, a, b: {"grey": float(fused.mean())})
+    heads = [untrained(tmp_path / name, head_phantoms, seed) for name, seed in (("a", 1), ("b", 2))]
+    for runs, data, expected in (
+        ([bones_run, one_view], bones, "chosen on these samples: the values are too good"),
+        (heads, head_phantoms, "chosen on these samples: the values are a little too good"),
+    ):
+        predictors = {run.name: load(run, device="cpu") for run in runs}
+        for split in ("val", "test"):
+            notes = [
+                compare(predictors, data, split=split, quiet=True).notes,  # type: ignore[arg-type]
+                evaluate(predictors, data, split=split, pictures=0, quiet=True).notes,  # type: ignore[arg-type]
+            ]
+            for each in notes:
+                assert sum(expected in note for note in each) == (split == "val")

@@ -40,6 +40,7 @@ Differences from the publication
 Source: the repository MarvelMathesh/MambaDerm at its first commit; there is no paper.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -287,6 +288,17 @@ class System:
             )
         changes = {"num_outputs": classes.num_outputs, "categories": categories or (0, 0)}
         return config.model_copy(update={"task": task, "model": config.model.model_copy(update=changes)})
+
+    @staticmethod
+    def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """The method."""
+        fusion = str(config.get("model", {}).get("fusion", ""))
+        plain = {
+            "concat": "; a plain rule in place of the published fusion",
+            "image": "; no table",
+            "table": "; no image",
+        }
+        return [("Fusion", f"{fusion}{plain.get(fusion, '')}")]
 
     def start(self) -> str:
         """Fills the stem as the settings ask; says what with."""

@@ -17,12 +17,11 @@ from scanfuse import systems
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
 from scanfuse.foreign import read_json
-from scanfuse.run import Run, open_run
+from scanfuse.run import CROSS_VALIDATION, Run, open_run
 from scanfuse.verbs.stopping import Interrupted, stop_on_signals
 from scanfuse.verbs.train import resume, train
 
 __all__ = [
-    "RECORD",
     "is_cross_validation",
     "members",
     "resume_folds",
@@ -30,7 +29,6 @@ __all__ = [
     "train_folds",
 ]
 
-RECORD = "cross_validation.json"
 _log = logging.getLogger(__name__)
 
 
@@ -60,12 +58,12 @@ def train_folds(config: Any, data: str | Path, out: str | Path, *, quiet: bool =
         raise UserError(f"{out} exists already and is not empty: choose another --out.")
     content = {"folds": config.folds.folds, "data": str(Path(data).absolute()), "settings": wanted}
     try:
-        write_text(out / RECORD, json.dumps(content, indent=2) + "\n")
+        write_text(out / CROSS_VALIDATION, json.dumps(content, indent=2) + "\n")
         return _train(out, config, Path(data), quiet)
     except UserError:
         # What fails before anything was learned leaves nothing in the way of the next try.
         if not any(out.glob("fold-*")):
-            (out / RECORD).unlink(missing_ok=True)
+            (out / CROSS_VALIDATION).unlink(missing_ok=True)
             out.rmdir()
         raise
 
@@ -86,7 +84,7 @@ def resume_folds(path: str | Path, data: str | Path | None = None, *, quiet: boo
 
 def is_cross_validation(path: str | Path) -> bool:
     """True for the folder of a cross-validation."""
-    return (Path(path) / RECORD).is_file()
+    return (Path(path) / CROSS_VALIDATION).is_file()
 
 
 def settings(path: str | Path) -> dict[str, Any]:
@@ -198,7 +196,7 @@ def _kept(path: Path, data: Path) -> Run:
 
 
 def _record(path: str | Path) -> dict[str, Any]:
-    file = Path(path) / RECORD
+    file = Path(path) / CROSS_VALIDATION
     content = read_json(file)
     lacking = [name for name in ("folds", "data", "settings") if name not in content]
     if lacking:

@@ -7,6 +7,7 @@ result.pixels                      # the fused image, in the range and depth of 
 
 import difflib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,9 @@ from scanfuse.run import Run, open_run
 from scanfuse.tasks import Failure, Method
 
 __all__ = ["Ensemble", "Predicted", "Predictor", "listed", "load", "predict_folder", "predict_listed", "predict_one"]
+
+HUB = "hf://"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class Predictor:
@@ -176,16 +180,24 @@ class Predictor:
     def _predict_lists(self, inputs: Mapping[str, Any]) -> list[Any]:
         lengths = {len(value) for value in inputs.values() if isinstance(value, list | tuple)}
         if len(lengths) > 1 or not all(isinstance(value, list | tuple) for value in inputs.values()):
-            raise UserError("Give lists of one length for all inputs, or one value for each.")
-        samples = [
-            self._sample({name: values[index] for name, values in inputs.items()}) for index in range(lengths.pop())
-        ]
+            raise UserError(
+                "Give lists of one length for all inputs, or one value for each; these are "
+                + ", ".join(
+                    f"{name}: {f'{len(value)} values' if isinstance(value, list | tuple) else 'one value'}"
+                    for name, value in inputs.items()
+                )
+                + "."
+            )
+        samples = []
+        for index in range(lengths.pop()):
+            try:
+                samples.append(self._sample({name: values[index] for name, values in inputs.items()}))
+            except UserError as error:
+                raise UserError(f"Sample {index}: {error}") from None
         results = []
         for start in range(0, len(samples), self._at_once):
             part = samples[start : start + self._at_once]
-            for number, sample in enumerate(part):
-                # Two files of one name are two samples, not two pictures of one study.
-                sample["meta"]["study"] = f"{start + number}: {sample['meta']['id']}"
+            # One by one: two files of one name are two samples, not two pictures of one study.
             results += [self.system.task.finished([raw])[0] for raw in self.raw(self.system.data.collate(part))]
         return results
 
@@ -216,14 +228,23 @@ class Ensemble:
         """The names of the inputs."""
         return next(iter(self.members.values())).modalities
 
-    def predict(self, **inputs: Any) -> tuple[Any, dict[str, Any]]:
-        """The result of the ensemble and those of its members for one sample; see `Predictor.predict`."""
+    def predict(self, **inputs: Any) -> Any:
+        """The result of the ensemble and those of its members by name; for lists of inputs a list of such pairs.
+
+        See `Predictor.predict`.
+        """
         found = {name: member.predict(**inputs) for name, member in self.members.items()}
-        return self.joined.result(found), found
+        if not any(isinstance(each, list) for each in found.values()):
+            return self.joined.result(found), found
+        of_samples = [dict(zip(found, each, strict=True)) for each in zip(*found.values(), strict=True)]
+        return [(self.joined.result(each), each) for each in of_samples]
 
 
 def load(run_or_hub_id: str | Path, *, device: str = "auto", adjusted: Mapping[str, str] | None = None) -> Predictor:
-    """A predictor from a run folder, or from a run that was uploaded to the Hugging Face Hub as `owner/name`.
+    """A predictor from a run folder, or from `hf://owner/name`: a run that was uploaded to the Hugging Face Hub.
+
+    A name without hf:// is always that of a folder, though owner/name may look like one on the Hub: a slip of the
+    keyboard must not fetch a model of somebody else's.
 
     Args:
         run_or_hub_id: the folder or the name.
@@ -233,19 +254,21 @@ def load(run_or_hub_id: str | Path, *, device: str = "auto", adjusted: Mapping[s
     Raises:
         UserError: no such run, or a setting that is not among these.
     """
-    path = Path(run_or_hub_id)
     text = str(run_or_hub_id)
-    if (
-        not os.path.exists(path)
-        and text.count("/") == 1
-        and not text.startswith((".", "/"))
-        and not path.parent.is_dir()
-    ):
+    if not text.startswith(HUB):
         try:
-            path = Path(huggingface_hub.snapshot_download(text, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"There is no run folder {text}, and it cannot be had from the Hub: {reason}") from None
+            return Predictor(open_run(run_or_hub_id), device=device, adjusted=adjusted)
+        except UserError as error:
+            if os.path.exists(text) or not _HUB_NAME.fullmatch(text):
+                raise
+            raise UserError(f"{error} A run on the Hugging Face Hub is named {HUB}{text}.") from None
+    name = text.removeprefix(HUB)
+    if not _HUB_NAME.fullmatch(name):
+        raise UserError(f"{text} names no run on the Hugging Face Hub: it must be {HUB}owner/name.")
+    try:
+        path = Path(huggingface_hub.snapshot_download(name, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{text} cannot be had from the Hugging Face Hub: {str(error).splitlines()[0]}") from None
     return Predictor(open_run(path), device=device, adjusted=adjusted)
 
 
@@ -290,6 +313,12 @@ class Predicted:
     def per_second(self) -> float:
         """Samples in a second."""
         return self.samples / max(self.seconds, 1e-9)
+
+    def summary(self, out: Path) -> str:
+        """What was written into the folder, in a sentence."""
+        shown = str(self.files[0]) if len(self.files) == 1 else f"{len(self.files)} results in {out}"
+        rest = f"{len(self.failures)} failed (see its column error)" if self.failures else ""
+        return f"Wrote {shown}: {self.samples} predicted, {rest or f'{self.per_second:.1f} a second'}."
 
 
 def listed(predictor: Predictor | Ensemble, inputs: Mapping[str, Any]) -> Manifest | None:

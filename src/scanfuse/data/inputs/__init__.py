@@ -98,4 +98,4 @@ class Inputs(Protocol):
         """Samples to one batch."""
 
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
-        """One sample from files or arrays, one per modality; `id` is by default the name of the first file."""
+        """One sample from files, PIL images or arrays by modality; `id` is by default the name of the first file."""

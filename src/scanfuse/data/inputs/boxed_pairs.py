@@ -34,10 +34,10 @@ from scanfuse.data.boxed_check import check_boxes
 from scanfuse.data.boxed_pairs import listed
 from scanfuse.data.boxes import Boxes
 from scanfuse.data.inputs import Fitted
-from scanfuse.data.inputs.slices import picture_of
 from scanfuse.data.layouts import Request, open_manifest
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, read_image, stem
+from scanfuse.data.readers.given import image_of
 from scanfuse.data.transforms.mosaic import mosaic
 from scanfuse.data.transforms.pair import Pair
 from scanfuse.data.transforms.paired_affine import PairMovement, move_pair
@@ -158,7 +158,7 @@ class BoxedPairs:
         for name in inputs:
             if name not in SENSORS:
                 raise UserError(f"Unknown input {name!r}; give {' and '.join(SENSORS)}.")
-        images = {name: picture_of(name, value) for name, value in inputs.items() if value is not None}
+        images = {name: image_of(name, value) for name, value in inputs.items() if value is not None}
         if not images:
             raise UserError("No picture was given; give rgb or ir, or both.")
         pair, present = _pair(images, Boxes.none(self.classes), self.settings.thermal)

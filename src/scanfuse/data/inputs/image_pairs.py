@@ -15,9 +15,10 @@ from torch.utils.data import Dataset
 from scanfuse.config import Section
 from scanfuse.data import check, layouts
 from scanfuse.data.inputs import Fitted
-from scanfuse.data.inputs.slices import checked_slice, chosen, picture_of, slice_of, with_slices
+from scanfuse.data.inputs.slices import checked_slice, chosen, slice_of, with_slices
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, SliceChoice, read_image, stem, to_unit
+from scanfuse.data.readers.given import image_of
 from scanfuse.data.transforms.crop_flip import crop as random_crop
 from scanfuse.data.transforms.crop_flip import flip
 from scanfuse.errors import UserError
@@ -301,17 +302,17 @@ def collate_pairs(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def pair_sample(inputs: Mapping[str, Any], *, id: str = "", slices: SliceChoice | None = None) -> dict[str, Any]:
-    """One sample, of the form that `ImagePairDataset` gives, from files or arrays.
+    """One sample, of the form that `ImagePairDataset` gives, from files, PIL images or arrays.
 
     Args:
-        inputs: modality -> a path, a PIL image or an array; see `slices.picture_of`.
+        inputs: modality -> what `image_of` takes.
         id: of the sample; by default the name of the first file.
         slices: of volumes and stacks: which one.
 
     Raises:
         UserError: a file cannot be read, an array is no picture, or the sizes differ.
     """
-    images = {name: picture_of(name, value, slices) for name, value in inputs.items()}
+    images = {name: image_of(name, value, slices) for name, value in inputs.items()}
     paths = {name: image.source for name, image in images.items()}
     name = id or stem(next(iter(paths.values())))
     _common_size(Row(name, name, "", "", paths), images)

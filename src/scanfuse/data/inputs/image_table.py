@@ -24,8 +24,8 @@ from scanfuse.data.inputs import Fitted
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import COLUMNS, Manifest, Row, read_csv
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
+from scanfuse.data.readers.given import image_of
 from scanfuse.data.readers.hdf5 import Container
-from scanfuse.data.readers.image import finish
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox_colour
 from scanfuse.data.transforms.placement import Placement
 from scanfuse.data.transforms.skin import SkinAugmentation, augment_skin
@@ -207,7 +207,7 @@ class ImageTable:
         return {"table": found} if found else {}
 
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
-        """One case by hand: `image` a file or array, `table` a dictionary, or a JSON or CSV file of one row."""
+        """By hand: `image` a file, PIL image or array; `table` a dictionary, or a JSON or CSV file of one row."""
         for name in inputs:
             if name not in INPUTS:
                 raise UserError(f"Unknown input {name!r}; give {' and '.join(INPUTS)}.")
@@ -219,10 +219,8 @@ class ImageTable:
         if row is not None:
             values = self.table.encode_row({k: v for k, v in row.items() if k not in COLUMNS and k != IMAGE})
         image = given.get("image")
-        if isinstance(image, np.ndarray):
-            image = finish(Path("image"), image, stored="array", grey_if_equal=False)
-        elif image is not None:
-            image = read_image(image)
+        if image is not None:
+            image = image_of("image", image)
         source = image.source if image is not None else inputs.get("table", "")
         name = id or (stem(source) if isinstance(source, str | Path) and str(source) else "case")
         square, placement = (None, None) if image is None else _square(image, self.settings.letterbox)

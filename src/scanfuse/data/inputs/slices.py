@@ -1,19 +1,12 @@
-"""Which picture is meant: a file, a slice of a volume where it is asked for, a PIL image or an array."""
+"""Which slices of volumes are meant, where they are asked for."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL.Image import Image as PillowImage
 
 from scanfuse.data.manifest import SLICE, Manifest, Row
-from scanfuse.data.readers import Image, SliceChoice, list_slices, read_image
-from scanfuse.data.readers.image import finish
+from scanfuse.data.readers import SliceChoice, list_slices
 from scanfuse.errors import UserError
 
-__all__ = ["checked_slice", "chosen", "picture_of", "slice_of", "with_slices"]
+__all__ = ["checked_slice", "chosen", "slice_of", "with_slices"]
 
 
 def checked_slice(text: str) -> str:
@@ -58,25 +51,3 @@ def with_slices(manifest: Manifest, text: str) -> Manifest:
             chosen.append(str(one))
     table = manifest.table.iloc[numbers].reset_index(drop=True).assign(id=ids, **{SLICE: chosen})
     return replace(manifest, table=table)
-
-
-def picture_of(name: str, value: Any, slices: SliceChoice | None = None) -> Image:
-    """One input of a sample that a user gives.
-
-    Args:
-        name: of the input.
-        value: a path, a PIL image, or an array (H, W) or (H, W, 3). uint8 and uint16 have their full range; any other
-            type ranges from its own smallest to its largest finite value.
-        slices: of a volume or a stack: which one.
-
-    Raises:
-        UserError: anything else, or a file that cannot be read.
-    """
-    if isinstance(value, str | os.PathLike):
-        return read_image(Path(value), slices=slices)
-    if isinstance(value, PillowImage):
-        value = np.asarray(value.convert("RGB") if value.mode in ("P", "CMYK", "RGBA", "LA", "YCbCr") else value)
-    if isinstance(value, np.ndarray):
-        return finish(Path(name), value, stored="array")
-    kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-    raise UserError(f"The input {name!r} is a {kind}; give a path, a PIL image or a numpy array (H, W) or (H, W, 3).")

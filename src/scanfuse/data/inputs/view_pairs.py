@@ -15,11 +15,12 @@ from scanfuse.data import check
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.pairing import Pairing, pairs_of, roles_of
-from scanfuse.data.inputs.slices import chosen, picture_of, slice_of, with_slices
+from scanfuse.data.inputs.slices import chosen, slice_of, with_slices
 from scanfuse.data.inputs.view_settings import KIND, ViewSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, SliceChoice, read_image, stem
+from scanfuse.data.readers.given import image_of
 from scanfuse.data.transforms.augment import Augmentation, augment
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox
 from scanfuse.data.transforms.placement import Placement
@@ -279,11 +280,10 @@ def view_sample(
     id: str = "",
     slices: SliceChoice | None = None,
 ) -> dict[str, Any]:
-    """One sample, of the form that `ViewDataset` gives and without a target, from files or arrays.
+    """One sample, of the form that `ViewDataset` gives and without a target, from files, PIL images or arrays.
 
     Args:
-        inputs: "view_a" and "view_b" -> a path, a PIL image or an array (see `slices.picture_of`), or None for a
-            missing view; one may be left out.
+        inputs: "view_a" and "view_b" -> what `image_of` takes, or None for a missing view; one may be left out.
         letterbox: as in training.
         labels: for the length of the (masked) target.
         id: of the study; by default the name of the first file.
@@ -297,7 +297,7 @@ def view_sample(
             raise UserError(f"Unknown view {name!r}; give {' and '.join(VIEWS)}.")
     settings = letterbox or Letterbox()
     labels = labels or Labels("binary", ("0", "1"))
-    images = {name: picture_of(name, value, slices) for name, value in inputs.items() if value is not None}
+    images = {name: image_of(name, value, slices) for name, value in inputs.items() if value is not None}
     if not images:
         raise UserError(f"No view was given; give {' or '.join(VIEWS)}, or both.")
     fitted = {name: _fitted(image, settings) for name, image in images.items()}

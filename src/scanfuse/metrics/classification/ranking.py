@@ -136,7 +136,9 @@ def weighted_ranking(
 def weighted_partial_auroc(
     target: ArrayLike, score: ArrayLike, weights: ArrayLike | None = None, *, min_tpr: float = 0.8
 ) -> Float64[np.ndarray, " r"]:
-    """`partial_auroc` under r weightings of the samples at once; (r,), NaN where one of the classes has no weight.
+    """Area under the ROC curve above `min_tpr`, in [0, 1 - min_tpr], under r weightings of the samples at once.
+
+    The score of ISIC 2024 for min_tpr 0.8. (r,), NaN where one of the classes has no weight.
 
     Between the curve's points (f, t) it is a sum over segments: with t' = max(t_0, min_tpr) and f' the place on the
     segment at t', (t_1 - t') (1 - (f' + f_1) / 2).
