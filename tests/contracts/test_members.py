@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scanfuse import systems
 from scanfuse.cli import main
 from scanfuse.data.inputs import Inputs
+from scanfuse.data.readers import read_image
 from scanfuse.errors import UserError
 from scanfuse.tasks import Explains, Joins, Task
 from whole_jobs import Capture, fails
@@ -124,6 +126,9 @@ def inputs_of(run: Path, data: Path) -> dict[str, Path]:
     sample = next(each for each in (samples[k] for k in range(len(samples))) if all(each["present"].values()))
     meta = sample["meta"]
     files = {name: meta["paths"][name] for name in predictor.modalities if name in meta["paths"]}
+    if files.get("image", Path()).suffix == ".hdf5":  # a sample by hand is a file of its own
+        Image.fromarray(read_image(files["image"], member=meta["id"]).pixels).save(run.with_name("picture.png"))
+        files["image"] = run.with_name("picture.png")
     if "table" in predictor.modalities:
         table = manifest.table[manifest.table["id"] == meta["id"]]
         files["table"] = run.with_name("row.csv")
