@@ -121,7 +121,7 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 34
+NUM_MODULES = 35
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

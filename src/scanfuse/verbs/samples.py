@@ -209,8 +209,8 @@ def _opened(predictors: Mapping[str, Predictor], data: str | Path) -> Manifest:
         raise UserError(f"{missing[0]} does not exist ({len(missing)} missing files); complete the data first.")
     if systems.ability(system, "missing_inputs") is None:
         for row in manifest.rows:
-            for name in manifest.modalities:
-                if name not in row.paths:
+            for name in system.data.modalities:
+                if name in manifest.modalities and name not in row.paths:
                     raise UserError(f"{row.id} has no {name.upper()} picture; add it, or leave the sample out.")
     return manifest
 
