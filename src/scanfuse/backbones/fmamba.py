@@ -137,7 +137,7 @@ def padded(image: Float[Tensor, "b c *sides"], stride: int) -> Float[Tensor, "b 
 
 def attention(
     cmca: CMCA, pixels: tuple[Float[Tensor, "b j l"], Float[Tensor, "b j l"]], stem: nn.Conv2d | nn.Conv3d
-) -> Float[Tensor, "b c 2j"]:
+) -> Float[Tensor, "b c 2*j"]:
     """CMCA(s_a, s_b) and CMCA(s_b, s_a), where s = stem(image), as a matrix on the `neighbourhoods` of a and b.
 
     The stem has no activation: s is a matrix times the pixels around a position and a 1. So both terms are small
@@ -151,7 +151,7 @@ def attention(
 def attend(
     f: Float[Tensor, "b c h w"],
     pixels: tuple[Float[Tensor, "b j l"], Float[Tensor, "b j l"]],
-    weights: Float[Tensor, "b c 2j"],
+    weights: Float[Tensor, "b c 2*j"],
 ) -> Float[Tensor, "b c h w"]:
     """f + `weights` times the neighbourhoods of both images."""
     f_blc = f.permute(0, 2, 3, 1).flatten(1, 2)
