@@ -242,7 +242,7 @@ _MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class System:
-    """MambaDerm as the verbs see it: `scanfuse.systems.System`, with all optional abilities."""
+    """MambaDerm as the verbs see it: `scanfuse.systems.System`, with optional abilities."""
 
     Config = Config
     default_preset = "mambaderm"

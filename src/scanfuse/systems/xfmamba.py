@@ -292,7 +292,7 @@ _MEAN, _SD = 0.456, 0.224
 
 
 class System:
-    """XFMamba as the verbs see it: `scanfuse.systems.System`, with all optional abilities."""
+    """XFMamba as the verbs see it: `scanfuse.systems.System`, with optional abilities."""
 
     Config = Config
     default_preset = "t"
