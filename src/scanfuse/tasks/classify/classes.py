@@ -65,6 +65,10 @@ class Classes:
         return len(self.labels) if self.kind == "multilabel" else 1
 
 
+_POSITIVE = "positive"
+"""The class 1 where neither the user nor the data have a name for it."""
+
+
 class ClassSettings(Section):
     """What is predicted; filled from the targets of the data where it is left open."""
 
@@ -74,7 +78,7 @@ class ClassSettings(Section):
     labels: tuple[str, ...] = Field(
         (), description="classes or findings in the order of the outputs; none: all found"
     )
-    positive: str = Field("positive", description="name of the class 1 of a binary task")
+    positive: str = Field("", description="name of the class 1 of a binary task; none: as the data call it")
     select_by: Literal["auroc", "loss"] = Field("auroc", description="which validation value picks the best epoch")
 
     def filled(self, manifest: Manifest) -> "ClassSettings":
@@ -86,7 +90,7 @@ class ClassSettings(Section):
         found = Labels.of(list(manifest.table["target"]))
         if self.kind not in ("auto", found.kind):
             raise UserError(f"The targets of the data are {found.kind}, but --kind asks for {self.kind}.")
-        names = (self.positive,) if found.kind == "binary" else found.names
+        names = (self.positive or manifest.positive or _POSITIVE,) if found.kind == "binary" else found.names
         if self.labels and self.labels != names:
             raise UserError(
                 f"The targets of the data name {', '.join(names)}, but --labels asks for {', '.join(self.labels)}."
@@ -97,7 +101,7 @@ class ClassSettings(Section):
 def classes_of(settings: ClassSettings) -> Classes:
     """The task of filled settings; unfilled ones are binary, so that a system can be built without data."""
     kind: Kind = "binary" if settings.kind == "auto" else settings.kind
-    labels = settings.labels or ((settings.positive,) if kind == "binary" else ())
+    labels = settings.labels or ((settings.positive or _POSITIVE,) if kind == "binary" else ())
     if not labels:
         raise UserError(f"A {kind} task needs --labels, or data whose targets name them.")
     return Classes(kind, labels)
