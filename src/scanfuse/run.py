@@ -331,8 +331,6 @@ def _left_behind(run: Run) -> set[str]:
     if run.path.is_dir():
         remove_abandoned(run.path)
         inside = {entry.name for entry in run.path.iterdir()} - {_LOCK}
-        if inside <= set(_DESCRIPTION):
-            return inside
         if inside <= {*_DESCRIPTION, *_BEFORE_CHECKPOINT} and (
             "run.json" not in inside or run.record().get("finished") is False
         ):

@@ -80,6 +80,7 @@ class Evaluation:
         thresholds: method -> the thresholds of its decisions, one per label; empty where samples have their own.
         who: what groups are called.
         measure: what a cell is: a mean over samples, or a value of all of them together.
+        main: the method that a report puts on top; "" for the first one.
         pictures: file name -> (h, w, 3) uint8, to be written beside the tables.
         examples: results of the first method worth explaining.
         records: file name -> plain values, to be written as JSON beside the tables.
@@ -100,6 +101,7 @@ class Evaluation:
     thresholds: dict[str, list[float]] = field(default_factory=dict)
     who: str = "cases"
     measure: str = "mean"
+    main: str = ""
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
     records: dict[str, Any] = field(default_factory=dict)
@@ -195,7 +197,7 @@ def write(evaluation: Evaluation, out: Path) -> None:
     content = asdict(replace(evaluation, rows=[], pictures={}, examples=[], records={}, folder=None))
     for table in (content, *content["parts"].values()):
         # What is empty says nothing; `parts` of a part always is. How a table is worded, its task knows.
-        for name in ("rows", "parts", "counts", "thresholds"):
+        for name in ("rows", "parts", "counts", "thresholds", "main"):
             if not table[name]:
                 del table[name]
         for name in ("rows", "who", "measure", "pictures", "examples", "records", "folder"):

@@ -51,7 +51,7 @@ def test_a_group_has_the_metrics_of_its_studies_alone(task: Classes) -> None:
     second = "balanced_accuracy" if task.kind == "multiclass" else "sensitivity"
     assert table.methods == [
         "n",
-        *(["positive"] if task.kind != "multiclass" else []),
+        *{"binary": ["abnormal"], "multilabel": ["positive"], "multiclass": []}[task.kind],
         "auroc",
         second,
         "specificity",
@@ -65,7 +65,7 @@ def test_a_group_has_the_metrics_of_its_studies_alone(task: Classes) -> None:
             assert astuple(table.cells[metric][name]) == pytest.approx(tuple(alone.summary[metric]))
         if task.kind != "multiclass":
             positive = sum(any(t == 1 and known for t, known in zip(r.target, r.mask, strict=True)) for r in own)
-            assert table.cells["positive"][name].mean == positive
+            assert table.cells[table.methods[1]][name].mean == positive
         if task.kind == "multilabel":
             cells = found["AUROC by sex"].cells[name]
             assert {label: cell.mean for label, cell in cells.items()} == pytest.approx(
@@ -145,3 +145,14 @@ def test_the_columns_to_tabulate_by() -> None:
     for name in ("view", "group", "sex"):
         with pytest.raises(UserError, match=f"no column {name!r} for --by; there are: part, side"):
             subgroup_columns(manifest, [name])
+
+
+def test_a_label_that_is_called_as_a_column_takes_no_column_away() -> None:
+    for label, name in (("n", "positive"), ("auroc", "positive"), ("fracture", "fracture")):
+        task = Classes("binary", (label,))
+        results = scored(task)
+        values = {result.id: "one" for result in results}
+        table = subgroup_tables(Column.of(results, [0.5]), None, task, "ward", values, "test")["by ward"]
+        assert table.methods == ["n", name, "auroc", "sensitivity", "specificity"]
+        assert table.cells["n"]["one"].mean == 60 > table.cells[name]["one"].mean
+        assert 0 < table.cells["auroc"]["one"].mean < 1

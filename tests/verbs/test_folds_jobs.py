@@ -341,12 +341,12 @@ def test_body_parts_have_the_results_of_their_own_studies(
         cells = {
             column: {row: cell["mean"] for row, cell in found.items()} for column, found in part["cells"].items()
         }
-        assert part["counts"] == ["n", "positive"]
+        assert part["counts"] == ["n", "abnormal"]
         assert list(part["better"]) == [*sorted(ours["part"].unique()), "group mean", "all"]
         defined = []
         for name, own in [*ours.groupby("part"), ("all", ours)]:
             y, p = own["target"], own["p_abnormal"]
-            assert (cells["n"][name], cells["positive"][name]) == (len(own), y.sum())
+            assert (cells["n"][name], cells["abnormal"][name]) == (len(own), y.sum())
             cut = own["run"].map(cuts) if "run" in own else np.mean(list(cuts.values()))
             for rate, value in rates(y, p >= cut).items():
                 assert cells[rate][name] == (None if np.isnan(value) else pytest.approx(value))
@@ -372,7 +372,7 @@ def test_body_parts_are_scored_per_pair_too(on_test: tuple[dict[str, Any], pd.Da
             assert found["auroc"][name]["mean"] == pytest.approx(roc_auc_score(own["target"], own["p_abnormal"]))
     text = (out / "table.md").read_text()
     assert "\nby part: " in text and "\npairs by part: " in text
-    assert "| group | n | positive | auroc | sensitivity | specificity |" in text
+    assert "| group | n | abnormal | auroc | sensitivity | specificity |" in text
 
 
 def test_groups_by_any_column_and_the_report(bones_cv: Path, bones: Path, tmp_path: Path, capsys: Capture) -> None:

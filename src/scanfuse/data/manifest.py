@@ -48,6 +48,7 @@ class Manifest:
         modalities: the path columns, in the order they were asked for.
         notes: what a reader of the results must know, such as "leaky: ...".
         subgroups: those further columns by whose values results are usually reported.
+        positive: what the data set calls the class 1 of a binary target; "" if it has no name for it.
 
     Raises:
         UserError: a column is missing, an id occurs twice, a split has another name, or a group is in two
@@ -58,6 +59,7 @@ class Manifest:
     modalities: tuple[str, ...]
     notes: tuple[str, ...] = ()
     subgroups: tuple[str, ...] = ()
+    positive: str = ""
 
     def __post_init__(self) -> None:
         missing = [name for name in (*COLUMNS, *self.modalities) if name not in self.table.columns]

@@ -34,9 +34,14 @@ class Study:
 
 
 def manifest_of(
-    studies: Sequence[Study], *, roles: Sequence[str], notes: Sequence[str] = (), subgroups: Sequence[str] = ()
+    studies: Sequence[Study],
+    *,
+    roles: Sequence[str],
+    notes: Sequence[str] = (),
+    subgroups: Sequence[str] = (),
+    positive: str = "",
 ) -> Manifest:
-    """The manifest of studies; its columns are ordered by `roles`, then by number. `subgroups`: see `Manifest`.
+    """The manifest of studies; its columns are ordered by `roles`, then by number. The rest: see `Manifest`.
 
     Raises:
         UserError: no study, or what `Manifest` checks.
@@ -53,7 +58,7 @@ def manifest_of(
     }
     columns |= {name: [views.get(name, "") for views in slots] for name in modalities}
     columns |= {name: [study.further.get(name, "") for study in studies] for name in further}
-    return Manifest(pd.DataFrame(columns, dtype=str), tuple(modalities), tuple(notes), tuple(subgroups))
+    return Manifest(pd.DataFrame(columns, dtype=str), tuple(modalities), tuple(notes), tuple(subgroups), positive)
 
 
 def hold_out(studies: Sequence[Study], strata: Sequence[str], *, fraction: float, seed: int) -> list[Study]:

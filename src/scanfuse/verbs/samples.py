@@ -207,7 +207,8 @@ def _opened(predictors: Mapping[str, Predictor], data: str | Path) -> Manifest:
     missing = [path for row in manifest.rows for path in row.paths.values() if not path.is_file()]
     if missing:
         raise UserError(f"{missing[0]} does not exist ({len(missing)} missing files); complete the data first.")
-    if systems.ability(system, "missing_inputs") is None:
+    # Where the columns are the inputs: the pictures of a study are any number.
+    if manifest.modalities == system.data.modalities and systems.ability(system, "missing_inputs") is None:
         for row in manifest.rows:
             for name in system.data.modalities:
                 if name in manifest.modalities and name not in row.paths:

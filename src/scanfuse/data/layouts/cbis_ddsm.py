@@ -114,7 +114,7 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
         studies = hold_out(studies, strata, fraction=share, seed=seed)
     elif request.split != "none":
         studies = _hold_out_unshared(studies, share, seed)
-    return manifest_of(studies, roles=ROLES, notes=notes)
+    return manifest_of(studies, roles=ROLES, notes=notes, positive="malignant")
 
 
 def read_table(root: Path, kind: str, split: str) -> pd.DataFrame:

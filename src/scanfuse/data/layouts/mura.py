@@ -82,7 +82,7 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
     strata = [f"{study.further['part']} {study.target}" for study in studies]
     if request.split != "none":
         studies = hold_out(studies, strata, fraction=options.validation_share, seed=request.seed)
-    return manifest_of(studies, roles=ROLES, notes=notes, subgroups=("part",))
+    return manifest_of(studies, roles=ROLES, notes=notes, subgroups=("part",), positive="abnormal")
 
 
 def _home(root: Path) -> Path | None:

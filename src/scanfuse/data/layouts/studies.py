@@ -108,7 +108,8 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
     studies, more = _split(file, studies, options.validation_share, request)
     note = f"target: {', '.join(columns.names) or 'none'}"
     note += f"; 1 = {', '.join(columns.positive)}" if columns.positive else ""
-    return manifest_of(studies, roles=roles, notes=[*notes, note, *more])
+    name = columns.positive[0] if len(columns.positive) == 1 else ""
+    return manifest_of(studies, roles=roles, notes=[*notes, note, *more], positive=name)
 
 
 def role_of_view(name: str) -> str:

@@ -68,6 +68,10 @@ class Classes:
         return len(self.labels) if self.kind == "multilabel" else 1
 
 
+_POSITIVE = "positive"
+"""The class 1 where neither the user nor the data have a name for it."""
+
+
 class ClassSettings(Section):
     """What is predicted; filled from the targets of the data where it is left open."""
 
@@ -77,7 +81,7 @@ class ClassSettings(Section):
     labels: tuple[str, ...] = Field(
         (), description="classes or findings in the order of the outputs; none: all found"
     )
-    positive: str = Field("positive", description="name of the class 1 of a binary task")
+    positive: str = Field("", description="name of the class 1 of a binary task; none: as the data call it")
     select_by: Literal["auroc", "pauc", "loss"] = Field(
         "auroc", description="which validation value picks the best epoch"
     )
@@ -102,7 +106,7 @@ class ClassSettings(Section):
             raise UserError(f"The targets of the data are {found.kind}, but --kind asks for {self.kind}.")
         if self.select_by == "pauc" and found.kind != "binary":
             raise UserError(f"The area above a sensitivity is of one label, but the targets are {found.kind}.")
-        names = (self.positive,) if found.kind == "binary" else found.names
+        names = (self.positive or manifest.positive or _POSITIVE,) if found.kind == "binary" else found.names
         if self.labels and self.labels != names:
             raise UserError(
                 f"The targets of the data name {', '.join(names)}, but --labels asks for {', '.join(self.labels)}."
@@ -113,7 +117,7 @@ class ClassSettings(Section):
 def classes_of(settings: ClassSettings) -> Classes:
     """The task of filled settings; unfilled ones are binary, so that a system can be built without data."""
     kind: Kind = "binary" if settings.kind == "auto" else settings.kind
-    labels = settings.labels or ((settings.positive,) if kind == "binary" else ())
+    labels = settings.labels or ((settings.positive or _POSITIVE,) if kind == "binary" else ())
     if not labels:
         raise UserError(f"A {kind} task needs --labels, or data whose targets name them.")
     return Classes(kind, labels, settings.pauc_above if kind == "binary" else 0.0)

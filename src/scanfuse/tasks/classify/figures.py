@@ -40,19 +40,22 @@ def classification(
 
     Args:
         rows: of per_sample.csv.
-        content: of evaluation.json; its values and intervals stand in the legends.
-        point: of decision.json; it belongs to the first method. Where rows have a column run, each was decided by
-            that one, and no threshold is shown.
+        content: of evaluation.json; its values and intervals stand in the legends, its main method comes first.
+        point: of decision.json; it belongs to the first method of the content. Where rows have a column run, each was
+            decided by that one, and no threshold is shown.
     """
     if not rows:
         return []
+    first = str(content.get("main", content["methods"][0]))
+    methods = [first, *(name for name in content["methods"] if name != first)]
     each_its_own = "run" in rows[0]
-    if each_its_own:
+    if each_its_own or first != content["methods"][0]:
         point = None
     labels = [name.removeprefix("p_") for name in rows[0] if name.startswith("p_")]
     kind: Kind = "multilabel" if "target" not in rows[0] else "binary" if len(labels) == 1 else "multiclass"
-    main = [row for row in rows if row["method"] == content["methods"][0]]
-    cuts = list((point or {}).get("thresholds") or [])
+    main = [row for row in rows if row["method"] == first]
+    used = content.get("thresholds", {}).get(first) or (point or {}).get("thresholds")
+    cuts = [] if each_its_own else list(used or ([0.5] if kind == "binary" else []))
     if kind == "binary":
         found = [
             _curve(
@@ -60,13 +63,13 @@ def classification(
                 method,
                 "target",
                 labels[0],
-                (cuts or [0.5])[0] if method == content["methods"][0] and not each_its_own else None,
+                cuts[0] if cuts and method == first else None,
                 content["cells"][method],
             )
-            for method in content["methods"]
+            for method in methods
         ]
     else:
-        cells = content.get("parts", {}).get("labels", {}).get("cells", {}).get(content["methods"][0], {})
+        cells = content.get("parts", {}).get("labels", {}).get("cells", {}).get(first, {})
         found = [
             _curve(
                 main,
@@ -86,7 +89,7 @@ def classification(
     if kind == "multilabel":
         figures += _calls(found)
     else:
-        figures += _confusion(main, labels, content["methods"], found[0].cut, point)
+        figures += _confusion(main, labels, methods, found[0].cut, point)
     return figures
 
 

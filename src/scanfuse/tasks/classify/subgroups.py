@@ -129,10 +129,16 @@ def _table(
     unit: str,
     rates: Sequence[str],
 ) -> Evaluation:
-    """Columns are n, the number of positives and the rates; rows are the groups, the mean of their AUROC, and all."""
+    """Columns are n, how many are positive (under the label, if there is one) and the rates.
+
+    Rows are the groups, the mean of their AUROC, and all.
+    """
     cells = {"n": {group: _count(table.results) for group, table in tables.items()}}
     if classes.kind != "multiclass":
-        cells["positive"] = {group: _count(_positives(part)) for group, part in parts.items()}
+        label = classes.labels[0] if classes.kind == "binary" else "positive"
+        # A label may be called as another column is.
+        name = "positive" if label in ("n", *rates) else label
+        cells[name] = {group: _count(_positives(part)) for group, part in parts.items()}
     counts = list(cells)
     cells |= {rate: {group: Cell(*table.summary[rate]) for group, table in tables.items()} for rate in rates}
     cells["auroc"][MEAN] = mean_auroc

@@ -92,6 +92,7 @@ def evaluate_together(
     evaluation = _tabulated(per_study, per_pair, classes, manifest.table[["id", *columns]], split, shown)
     evaluation.notes = [*manifest.notes, *evaluation.notes, *notes]
     evaluation.thresholds = thresholds
+    evaluation.main = ENSEMBLE if joined else ""
     return evaluation
 
 

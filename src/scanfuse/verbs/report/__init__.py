@@ -39,11 +39,14 @@ def write(path: Run | Path) -> Path:
         UserError: the run has no weights yet, or a file of it is damaged.
     """
     folder = path.path if isinstance(path, Run) else path
-    about = _of_folds(folder) if cross_validation.is_cross_validation(folder) else _of_run(Run(folder))
+    is_of_folds = cross_validation.is_cross_validation(folder)
+    about = _of_folds(folder) if is_of_folds else _of_run(Run(folder))
     task, words = systems.task_of(str(about.record.get("system"))), about.words
     data_notes = [note for note in about.notes if not note.startswith("leaky")]
     found = sorted(path.parent for path in (folder / "evaluation").glob("*/evaluation.json"))
-    found.sort(key=lambda each: each.name != "test")  # what readers look for comes first
+    # What readers look for comes first: of one run its own test, of several what they are together.
+    together = ["ensemble-test", "out-of-fold-test", "test"] if is_of_folds else ["test"]
+    found.sort(key=lambda each: together.index(each.name) if each.name in together else len(together))
     evaluations = [_evaluation(each, about.fitted, data_notes, task) for each in found]
     page = _template().render(
         name=folder.resolve().name,
@@ -124,7 +127,8 @@ def _of_folds(folder: Path) -> _About:
     facts.append(("Training", f"{len(runs)} folds, weights of epochs {epochs}"))
     return _About(
         record={name: value for name, value in first.record.items() if name != "best_epoch"},
-        config=cross_validation.settings(folder),
+        # That of a fold: what the settings leave to the data, such as labels, is filled in.
+        config=first.config | {"folds": cross_validation.settings(folder)["folds"]},
         words=first.words,
         facts=facts,
         notes=tuple(note for note in first.notes if not note.startswith("fold ")),
@@ -229,12 +233,13 @@ def _evaluation(
     tables = [
         _table(title, part, metrics, task.words) for title, part in {"": content, **content.get("parts", {})}.items()
     ]
-    cells = content["cells"][content["methods"][0]]
+    main = content.get("main", content["methods"][0])
+    cells = content["cells"][main]
     file = folder / "examples.json"
     examples = read_json(file)["examples"] if file.is_file() else []
     return {
         "name": folder.name,
-        "method": content["methods"][0],
+        "method": main,
         "size": tables[0]["size"],
         "headline": [
             (plots.metric_name(name), _number(cells[name]["mean"]), _range(cells[name]))
