@@ -126,16 +126,12 @@ def test_undefined_metrics_are_nan(y, p, defined):
 def area_above(y, p, min_tpr):
     """By scikit-learn's curve: the strip between the curve and the line at min_tpr, right of where they meet."""
     fpr, tpr, _ = oracle.roc_curve(y, p, drop_intermediate=False)
-    at = np.interp(min_tpr, *_without_plateaus(tpr, fpr))
+    above = int(np.argmax(tpr > min_tpr))
+    share = (min_tpr - tpr[above - 1]) / (tpr[above] - tpr[above - 1])
+    at = fpr[above - 1] + share * (fpr[above] - fpr[above - 1])
     x = np.concatenate([[at], fpr[tpr > min_tpr], [1.0]])
     height = np.concatenate([[min_tpr], tpr[tpr > min_tpr], [1.0]]) - min_tpr
     return np.trapezoid(height, x)
-
-
-def _without_plateaus(tpr, fpr):
-    """Of points of one sensitivity the last: there the curve leaves it."""
-    last = np.append(np.diff(tpr) > 0, True)
-    return tpr[last], fpr[last]
 
 
 @pytest.mark.parametrize("min_tpr", [0.0, 0.5, 0.8, 0.99])
