@@ -16,6 +16,7 @@ from scanfuse.metrics.fusion import METRICS
 from scanfuse.run import Run, create_run
 from scanfuse.tables import markdown
 from scanfuse.tasks import fuse
+from scanfuse.tasks.fuse import images
 from scanfuse.verbs.evaluate import evaluate
 from scanfuse.verbs.predict import Predictor, load
 from scanfuse.verbs.samples import leakage
@@ -42,7 +43,7 @@ def ours(head_phantoms: Path, tmp_path: Path) -> Predictor:
 def quick_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two metrics in place of fifteen, for tests of what surrounds them: mean grey levels, one of them worse high."""
     monkeypatch.setattr(
-        fuse, "score", lambda fused, a, b: {"grey": float(fused.mean()), "dark": float(255 - fused.mean())}
+        images, "score", lambda fused, a, b: {"grey": float(fused.mean()), "dark": float(255 - fused.mean())}
     )
     directions = {"grey": "higher", "dark": "lower"}
     metrics = {name: METRICS["psnr"]._replace(better=better) for name, better in directions.items()}  # type: ignore[arg-type]
