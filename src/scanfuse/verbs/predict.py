@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, cast
 import huggingface_hub
 import torch
 from pydantic import ValidationError
+from rich import get_console
 from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader
@@ -37,6 +38,12 @@ __all__ = ["Ensemble", "Predicted", "Predictor", "listed", "load", "predict_fold
 
 HUB = "hf://"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def _tracked(loader: DataLoader[Any], quiet: bool) -> Iterable[Any]:
+    """The batches, with a progress bar on a terminal."""
+    hidden = quiet or not get_console().is_terminal
+    return track(loader, "predicting", len(loader), transient=True, disable=hidden)
 
 
 class Predictor:
@@ -141,7 +148,7 @@ class Predictor:
         samples: Any = data.dataset(manifest, train=False)
         loader: DataLoader[Any] = DataLoader(samples, batch_size=self._at_once, collate_fn=data.collate)
         # Where a sample is a step of its own, the task shows how far all runs together are.
-        steps = track(loader, "predicting", len(loader), transient=True, disable=quiet or data.mixed_sizes)
+        steps = _tracked(loader, quiet or data.mixed_sizes)
         lacking = {
             name: self.method(manifest, without=frozenset([name]), quiet=quiet)
             for name in (self.modalities if each_missing else ())
@@ -153,7 +160,7 @@ class Predictor:
         data = self.system.data
         samples: Any = _Guarded(data.dataset(manifest, train=False))
         loader: DataLoader[Any] = DataLoader(samples, batch_size=self._at_once, collate_fn=list)
-        for found in track(loader, "predicting", len(loader), transient=True, disable=quiet):
+        for found in _tracked(loader, quiet):
             yield from (each for each in found if isinstance(each, Failure))
             good = [each for each in found if not isinstance(each, Failure)]
             if good:
