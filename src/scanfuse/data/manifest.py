@@ -92,7 +92,8 @@ class Manifest:
     @property
     def rows(self) -> Iterator[Row]:
         """The samples in order."""
-        for record in self.table[[*COLUMNS, *self.modalities]].to_dict("records"):
+        used = [name for name in (*COLUMNS, *self.modalities, SLICE) if name in self.table.columns]
+        for record in self.table[used].to_dict("records"):
             paths = {name: Path(record[name]) for name in self.modalities if record[name]}
             chosen = record.get(SLICE, "")
             yield Row(record["id"], record["group"], record["split"], record["target"], paths, chosen)
