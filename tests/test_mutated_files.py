@@ -20,7 +20,6 @@ import tifffile
 import torch
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEGBaseline8Bit, RLELossless
 from safetensors.torch import save_file
-from scanfuse.import_weights import import_vmamba
 
 from scanfuse.backbones.vmamba import VMamba, VMambaConfig
 from scanfuse.config import TrainConfig, build, read_yaml, write_yaml
@@ -30,6 +29,7 @@ from scanfuse.data.readers.dicom import position_mm
 from scanfuse.errors import UserError
 from scanfuse.foreign import read_json
 from scanfuse.run import Run, file_digest
+from scanfuse.verbs.import_weights import import_vmamba
 
 _RANDOM = np.random.default_rng(0)
 GREY = _RANDOM.integers(0, 256, (24, 20), dtype=np.uint8)

@@ -51,6 +51,7 @@ def test_a_training_fills_the_run_folder(bones_run: Path) -> None:
         "labels": ["abnormal"],
         "positive": "abnormal",
         "select_by": "auroc",
+        "pauc_above": 0.0,
     }
     assert settings["model"]["num_outputs"] == 2
     record = json_of(bones_run / "run.json")
