@@ -21,6 +21,7 @@ from scanfuse.errors import UserError
 from scanfuse.metrics.fusion import METRICS
 from scanfuse.run import create_run
 from scanfuse.tasks import fuse
+from scanfuse.tasks.fuse import images
 from scanfuse.verbs.compare import compare
 from scanfuse.verbs.evaluate import evaluate
 from scanfuse.verbs.predict import load
@@ -233,12 +234,12 @@ def test_fusion_runs_are_compared_image_by_image(
     """The mean difference is that of the table of images; an image without a value is left out of both."""
     undefined: list[str] = []
 
-    def scored(method: str, result: Any) -> dict[str, Any]:
+    def scored(self: fuse.Fusion, method: str, result: Any) -> dict[str, Any]:
         grey = float(result.luminance.mean())
         values = {"grey": grey, "some": math.nan if result.id in undefined else grey, "none": math.nan}
         return {"method": method, "id": result.id, "group": result.group, **values}
 
-    monkeypatch.setattr(fuse, "_scored", scored)
+    monkeypatch.setattr(fuse.Fusion, "_scored", scored)
     monkeypatch.setattr(fuse, "METRICS", dict.fromkeys(("grey", "some", "none"), METRICS["psnr"]))
     runs = [untrained(tmp_path / name, head_phantoms, seed) for name, seed in (("a", 1), ("b", 2))]
     evaluation = evaluate({run.name: load(run) for run in runs}, head_phantoms, split="all", pictures=0, quiet=True)
@@ -262,7 +263,7 @@ def test_samples_that_the_epoch_was_chosen_on_are_said(
 ) -> None:
     """With --on val, as in a table of evaluate; with the defaults not."""
     monkeypatch.setattr(fuse, "METRICS", {"grey": METRICS["psnr"]})
-    monkeypatch.setattr(fuse, "score", lambda fused, a, b: {"grey": float(fused.mean())})
+    monkeypatch.setattr(images, "score", lambda fused, a, b: {"grey": float(fused.mean())})
     heads = [untrained(tmp_path / name, head_phantoms, seed) for name, seed in (("a", 1), ("b", 2))]
     for runs, data, expected in (
         ([bones_run, one_view], bones, "chosen on these samples: the values are too good"),
