@@ -357,8 +357,8 @@ def _predict(
 ) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
-    Of inputs whose files belong together by name, folders can be given (--rgb DIR --ir DIR). Several runs that can be
-    joined, or the folder of a cross-validation, are an ensemble.
+    Of inputs whose files belong together by name, folders can be given (--rgb DIR --ir DIR), of those that are frames
+    in step, videos. Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
     """
     from scanfuse.options import option_name, pairs, words_and_options
     from scanfuse.verbs import predict as verb

@@ -18,9 +18,11 @@ from safetensors.torch import load_file
 from scanfuse.backbones.yolo import SIZES, YOLO
 from scanfuse.backbones.yolov8_checkpoint import _published_name
 from scanfuse.cli import main
+from scanfuse.data.readers import read_image
 from scanfuse.metrics.detection.coco import library_scores
 from scanfuse.tasks.detect.detections import from_coco, image_boxes
 from scanfuse.verbs.training import Training
+from video_files import write_video
 from whole_jobs import Capture, fails, json_of, table_of
 
 TRAIN = "--preset tiny --size 64 --depth 1 --batch 4 --threads 1 --device cpu --quiet".split()
@@ -166,6 +168,33 @@ def test_two_images_and_a_folder_agree(runs: dict[str, Path], roads: Path, tmp_p
         assert len(list((tmp_path / folder / "pictures").iterdir())) == 10
     assert "annotations" in json_of(tmp_path / "all" / "dataset.json")
     assert json_of(tmp_path / "folders" / "dataset.json")["annotations"] == []
+
+
+def test_two_videos_are_pairs_frame_by_frame(
+    runs: dict[str, Path], roads: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    frames: dict[str, list[np.ndarray]] = {"rgb": [], "ir": []}
+    for place in range(10):
+        for name, path in zip(frames, pair_of(roads, place), strict=True):
+            frames[name].append(read_image(path).pixels)
+    rgb = write_video(tmp_path / "drive.mkv", frames["rgb"], codec="ffv1", pix_fmt="bgr0", given="rgb24")
+    ir = write_video(tmp_path / "heat.mkv", frames["ir"], codec="ffv1", pix_fmt="gray", given="gray")
+    command = ["predict", str(runs["fused"]), "--rgb", str(rgb)]
+    assert main([*command, "--ir", str(ir), "--out", str(tmp_path / "video")]) == 0
+    assert "10 predicted" in capsys.readouterr().out
+    flags = ["--rgb", str(roads / "vi"), "--ir", str(roads / "ir")]
+    assert main([*command[:2], *flags, "--out", str(tmp_path / "folders")]) == 0
+    of_video, of_files = (table_of(tmp_path / name / "predictions.csv") for name in ("video", "folders"))
+    assert list(of_video["id"].unique()) == [f"drive_{number:04d}" for number in range(10)]
+    # ffv1 loses nothing, so every frame has the boxes of its file.
+    columns = ["x1", "y1", "x2", "y2", "score"]
+    np.testing.assert_allclose(of_video[columns], of_files[columns], atol=1e-3)
+    pictures = [sorted((tmp_path / name / "pictures").iterdir()) for name in ("video", "folders")]
+    shapes = [[read_image(path).size for path in each] for each in pictures]
+    assert len(shapes[0]) == 10 and shapes[0] == shapes[1]
+    assert "videos for all inputs" in fails([*command, "--ir", str(pair_of(roads)[1])], capsys)
+    short = write_video(tmp_path / "short.mkv", frames["ir"][:7], codec="ffv1", pix_fmt="gray", given="gray")
+    assert "short.mkv ends after 7 frames" in fails([*command, "--ir", str(short)], capsys)
 
 
 def test_rgb_alone_is_what_is_left_without_infrared(runs: dict[str, Path], roads: Path, tmp_path: Path) -> None:

@@ -329,16 +329,16 @@ class Predicted:
 
 
 def listed(predictor: Predictor | Ensemble, inputs: Mapping[str, Any]) -> Manifest | None:
-    """The samples of inputs that are folders, where the input kind can tell which of their files belong together.
+    """The samples of inputs that are folders or videos, where the input kind can tell which of them belong together.
 
     Returns:
         None where the inputs are those of one sample.
 
     Raises:
-        UserError: an input that the run does not know, or folders that do not fit together.
+        UserError: an input that the run does not know, or folders and videos that do not fit together.
     """
-    of_folders = systems.ability(_first(predictor).system.data, "of_folders")
-    return None if of_folders is None else cast(Manifest | None, of_folders(inputs))
+    find = systems.ability(_first(predictor).system.data, "listed")
+    return None if find is None else cast(Manifest | None, find(inputs))
 
 
 def predict_folder(

@@ -59,7 +59,7 @@ class Inputs(Protocol):
 
         choose_slice(text)                    takes these slices of volumes and stacks from here on
         batch_picture(batch) -> (h, w, 3)     a batch as a picture, for the run folder: what the network is taught
-        of_folders(inputs) -> Manifest        the samples of inputs that are folders; None for those of one sample
+        listed(inputs) -> Manifest            the samples of inputs that are folders or videos; None for those of one
         submission_columns(root)              the columns of id and score in the file that a challenge takes, or None
         parts(batch of one)                   input -> part, such as a table's column -> the batch without it
 

@@ -6,7 +6,7 @@ A sample is a dictionary:
     "ir"        float32 (1, s, s) in [0, 1], zeros where the sensor is missing
     "present"   {"rgb": bool, "ir": bool}, at least one True
     "objects"   {"classes": int64 (n,), "boxes": float32 (n, 4)}, left, top, right, bottom in pixels of the input
-    "meta"      id, group, target (text, see `data.box_text`), paths, size (h, w) of the pictures, placements
+    "meta"      id, group, target (text, see `data.box_text`), paths, slice, size (h, w) of the pictures, placements
                 {sensor: Placement}, truth (`Boxes` in pixels of the pictures; None where not annotated), pixels
                 {sensor: the picture as it was given, for one that is no row of a data set}
 
@@ -32,8 +32,10 @@ from scanfuse.data import check
 from scanfuse.data.box_text import boxes_of
 from scanfuse.data.boxed_check import check_boxes
 from scanfuse.data.boxed_pairs import listed
+from scanfuse.data.boxed_videos import is_video, listed_videos
 from scanfuse.data.boxes import Boxes
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.slices import slice_of
 from scanfuse.data.layouts import Request, open_manifest
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, read_image, stem
@@ -168,15 +170,20 @@ class BoxedPairs:
         sample["meta"]["pixels"] = {sensor: image.pixels for sensor, image in images.items()}
         return sample
 
-    def of_folders(self, inputs: Mapping[str, Any]) -> Manifest | None:
-        """The pictures of folders as samples: equal names belong together; None where the inputs are files."""
+    def listed(self, inputs: Mapping[str, Any]) -> Manifest | None:
+        """The pictures of folders (equal names belong together) or the frames of videos (in step) as samples."""
         given = {name: value for name, value in inputs.items() if value is not None}
-        are_folders = {name: isinstance(value, str | Path) and Path(value).is_dir() for name, value in given.items()}
-        if not any(are_folders.values()):
-            return None
-        if not all(are_folders.values()):
-            raise UserError("Give folders for all inputs, or a file for each.")
-        return listed({name: Path(value).absolute() for name, value in given.items()})
+        paths = {name: Path(value).absolute() for name, value in given.items() if isinstance(value, str | Path)}
+        for holds_many, list_all, what in (
+            (Path.is_dir, listed, "folders for all inputs, or a file for each"),
+            (is_video, listed_videos, "videos for all inputs, or a picture for each"),
+        ):
+            found = [name for name in given if name in paths and holds_many(paths[name])]
+            if found and len(found) < len(given):
+                raise UserError(f"Give {what}.")
+            if found:
+                return list_all(paths)
+        return None
 
     def batch_picture(self, batch: dict[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
         """The samples of a batch with their boxes, RGB above infrared: what the network is taught."""
@@ -269,7 +276,7 @@ class BoxedPairDataset(Dataset[dict[str, Any]]):
         """The pair at most as large as the network's input, with its boxes, and which sensors it has."""
         kept = self._cache.get(index)
         if kept is None:
-            images = {name: read_image(path) for name, path in self._rows[index].paths.items()}
+            images = self._images(index)
             pair, present = _pair(images, self._boxes[index], self.settings.thermal)
             kept = _Kept(_shrunk(pair, self.settings.size), present, pair.size)
             self._cache.put(index, kept)
@@ -280,8 +287,11 @@ class BoxedPairDataset(Dataset[dict[str, Any]]):
         kept = self._cache.get(index)
         if kept is not None:
             return kept.size
-        first = next(iter(self._rows[index].paths.values()))
-        return read_image(first).size
+        return next(iter(self._images(index).values())).size
+
+    def _images(self, index: int) -> dict[str, Image]:
+        row = self._rows[index]
+        return {name: read_image(path, slices=slice_of(row)) for name, path in row.paths.items()}
 
 
 @dataclass(frozen=True)
@@ -374,7 +384,8 @@ def _objects(boxes: Boxes) -> dict[str, Tensor]:
 
 
 def _meta(row: Row) -> dict[str, Any]:
-    return {"id": row.id, "group": row.group, "target": row.target, "paths": dict(row.paths), "pixels": {}}
+    known = {"id": row.id, "group": row.group, "target": row.target}
+    return known | {"paths": dict(row.paths), "slice": row.slice, "pixels": {}}
 
 
 def _drawn(unit: Tensor, boxes: Sequence[Sequence[float]], names: Sequence[str]) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,6 +1,6 @@
-"""Pictures in and out: PNG, JPEG, TIFF, NIfTI slices and DICOM; one file per format.
+"""Pictures in and out: PNG, JPEG, TIFF, NIfTI slices, DICOM and frames of videos; one file per format.
 
-A file that holds several pictures (a volume, frames, pages) gives one only when it is asked for:
+A file that holds several pictures (a volume, frames, pages, a video) gives one only when it is asked for:
 
 >>> image = read_image("CT/16003.png")       # doctest: +SKIP
 >>> image = read_image("head.nii.gz", slices=SliceChoice.parse("axial:middle"))  # doctest: +SKIP
@@ -38,6 +38,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz", ".dcm",
 
 _FORMATS = {".png": "png_jpeg", ".jpg": "png_jpeg", ".jpeg": "png_jpeg", ".tif": "tiff", ".tiff": "tiff"}
 _FORMATS |= {".nii": "nifti", ".nii.gz": "nifti", ".dcm": "dicom", ".dicom": "dicom"}
+_FORMATS |= dict.fromkeys((".mp4", ".mkv", ".avi", ".mov", ".m4v", ".webm"), "video")
 
 
 CONTAINERS = (".hdf5", ".h5")
@@ -52,7 +53,8 @@ def read_image(
     Args:
         path: the file.
         slices: which slice of a NIfTI volume (axial, coronal, sagittal), or which frame of a DICOM, page of a TIFF or
-            picture of an animated PNG (frame). A file with one picture needs none, and takes only that one.
+            picture of an animated PNG or of a video (frame). A file with one picture needs none, and takes only that
+            one.
         grey_if_equal: RGB whose three channels are equal everywhere is returned as grey (H, W).
         member: name of the picture where the file is a container of many; any other file is one picture, or says by
             `slices` which.
@@ -96,8 +98,9 @@ def stem(path: str | Path) -> str:
 
 def _reader(path: Path) -> ModuleType:
     """The module that reads files of this kind; its packages are imported only when such a file is read."""
-    check_file(path, "picture", largest=MAX_FILE)
     kind = _suffix(path)
+    # A video is read frame by frame, however long it is.
+    check_file(path, "picture", largest=None if _FORMATS.get(kind) == "video" else MAX_FILE)
     with foreign(path):
         name = _FORMATS.get(kind) or ("dicom" if _is_dicom(path) else None)
     if name is None:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from scanfuse.data.boxes import Boxes
+from scanfuse.data.inputs.slices import chosen
 from scanfuse.data.readers import read_image
 from scanfuse.data.transforms.paired_letterbox import to_picture
 from scanfuse.layers.detect_head import decode
@@ -29,6 +30,7 @@ class Found:
         detections: boxes in pixels of the stored pictures, best first.
         cells: of each box, its place among all cells of the network, level by level.
         sources: sensor -> the file, or the pixels where there is none.
+        slice: which picture of its files a sample is, such as "frame:12"; "" where they hold one.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Found:
     detections: Detections
     cells: Int64[np.ndarray, " n"]
     sources: dict[str, Path | np.ndarray]
+    slice: str = ""
 
     def above(self, thresholds: Sequence[float]) -> Detections:
         """The detections at or above the threshold of their class."""
@@ -50,7 +53,7 @@ class Found:
     def pictures(self) -> dict[str, np.ndarray]:
         """Sensor -> pixels of the stored picture."""
         return {
-            name: source if isinstance(source, np.ndarray) else read_image(source).pixels
+            name: source if isinstance(source, np.ndarray) else read_image(source, slices=chosen(self.slice)).pixels
             for name, source in self.sources.items()
         }
 
@@ -85,8 +88,9 @@ def found_in(
             truth=_truth(meta.get("truth")),
         )
         sources = meta.get("pixels") or meta["paths"]
+        cells = one.cells.cpu().numpy()[whole]
         results.append(
-            Found(detections.id, detections.group, detections, one.cells.cpu().numpy()[whole], dict(sources))
+            Found(detections.id, detections.group, detections, cells, dict(sources), meta.get("slice", ""))
         )
     return results
 
