@@ -255,9 +255,10 @@ class System:
                 "leave --num-classes and --classes to the data."
             )
         self.model = Model(config.model)
-        self.data = BoxedPairs(
-            config.data, classes=self.task.classes, seed=config.train.seed, epochs=config.train.epochs
-        )
+        data = config.data
+        if len(config.model.sensors) == 1:  # there is nothing to learn from a sample without its only sensor
+            data = data.model_copy(update={"rgb_dropout": 0.0, "ir_dropout": 0.0})
+        self.data = BoxedPairs(data, classes=self.task.classes, seed=config.train.seed, epochs=config.train.epochs)
 
     @staticmethod
     def completed(config: _Config, root: Path) -> _Config:
@@ -281,7 +282,13 @@ class System:
         return [("Fusion", f"{fusion}{plain}")]
 
     def start(self) -> str:
-        """Fills the streams as the settings ask; says what with."""
+        """Fills the streams as the settings ask; says what with, and which settings have no effect."""
+        data, sensors = self.config.data, self.config.model.sensors
+        idle = len(sensors) == 1 and (data.rgb_dropout or data.ir_dropout)
+        note = f" With {sensors[0]} alone no sensor is taken away: the dropouts have no effect." if idle else ""
+        return f"{self._fill()}{note}"
+
+    def _fill(self) -> str:
         file, model = self.config.start.weights, self.config.model
         if file == "random":
             return "The streams start from random weights; give --weights FILE to start from published ones."
