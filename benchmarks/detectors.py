@@ -227,9 +227,9 @@ def main() -> int:
 
 Two images -> raw maps of the head, {CLASSES} classes, random weights, no suppression of boxes. Parity before any
 figure: a golden chain of three DSSF and the golden YOLOv8 are within {worst:.0e} (allowed {TOLERANCE:.0e}), and every
-count of parameters is the documented one. Shown are the median call and, in brackets, the fastest and the
-slowest. Multiply-adds contain the scans by the formula 9 L E N + L E per route. The last columns are the shares of one float32 call. The
-published milliseconds name neither the batch nor the precision nor the GPU's load.
+count of parameters is the documented one. Shown are the median call and, in brackets, the fastest and the slowest.
+Multiply-adds contain the scans by the formula 9 L E N + L E per route. The last columns are the shares of one float32
+call. The published milliseconds name neither the batch nor the precision.
 
 {bench.table(rows)}
 """

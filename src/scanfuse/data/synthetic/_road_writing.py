@@ -1,7 +1,7 @@
 """What the writers of road scenes share: the loop over scenes and frames, and what is written beside the layout."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +9,18 @@ from pydantic import Field
 
 from scanfuse.config import Section
 from scanfuse.data.synthetic._film import encoded, save
+from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.data.synthetic._road import Frame, render
-from scanfuse.errors import UserError
 from scanfuse.files import write_text
 
-__all__ = ["RoadOptions", "Truth", "grey_rgb", "moments", "save_picture", "save_text"]
+__all__ = ["ROADS", "Moment", "RoadOptions", "grey_rgb", "save_picture", "save_text", "write_roads"]
 
 MAX_FRAMES = 20
 """So that the frames of a scene fit into one block of numbers of every layout."""
 
 
 class RoadOptions(Section):
-    """What all writers of road scenes take beside the number of scenes."""
+    """How many scenes, how large, and how well the sensors are registered."""
 
     scenes: int = Field(120, ge=2, le=900, description="scenes of several frames each")
     frames: int = Field(4, ge=1, le=MAX_FRAMES, description="frames of each scene")
@@ -30,65 +30,81 @@ class RoadOptions(Section):
         0.0, ge=0, le=64, description="infrared is shifted by up to so many pixels, alike in all frames of a scene"
     )
 
-    @property
-    def values(self) -> tuple[int, int, int, int, float]:
-        """scenes, frames, size, seed, misalign."""
-        return self.scenes, self.frames, self.size, self.seed, self.misalign
+
+ROADS = Facts(counted="scenes", seconds=0.3)
 
 
-@dataclass
-class Truth:
-    """What each object really is, for truth.csv: id, class, box, which sensor shows it, and why."""
+@dataclass(frozen=True)
+class Moment:
+    """One frame of one scene.
 
-    lines: list[str] = field(default_factory=lambda: ["id,class,left,top,right,bottom,shown,cause,night"])
+    Attributes:
+        scene: number from 1.
+        number: of the frame in its scene, from 0.
+        frame: pictures and boxes.
+        size: height and width of the pictures.
+    """
 
-    def add(self, id: str, frame: Frame) -> None:
-        """The objects of one frame."""
-        for name, box, shown, cause in zip(
-            frame.boxes.names, frame.boxes.xyxy, frame.shown, frame.cause, strict=True
-        ):
-            edges = ",".join(str(int(edge)) for edge in box)
-            self.lines.append(f"{id},{name},{edges},{shown},{cause},{int(frame.night)}")
-
-    def write(self, root: Path, what: str) -> None:
-        """truth.csv and ABOUT.txt in `root`; neither is part of a layout."""
-        write_text(root / "truth.csv", "\n".join(self.lines) + "\n")
-        write_text(
-            root / "ABOUT.txt",
-            f"Made-up road scenes, nobody and nothing in them exists: {what}.\nWritten by ScanFuse.\n",
-        )
+    scene: int
+    number: int
+    frame: Frame
+    size: tuple[int, int]
 
 
-def moments(
+def write_roads(
+    root: str | Path,
+    options: RoadOptions,
+    put: Callable[[Path, Moment], str],
     *,
-    scenes: int,
-    frames: int,
-    size: tuple[int, int],
-    seed: int,
     classes: Sequence[str],
-    misalign: float = 0.0,
+    form: str,
+    ratio: float = 0.75,
     bits: int = 8,
-    most: int = 900,
-) -> Iterator[tuple[int, int, Frame]]:
-    """Scene number from 1, frame number from 0, and the frame.
+) -> Path:
+    """Hands every moment to `put`, and writes truth.csv and ABOUT.txt, which are part of no layout.
+
+    truth.csv says what each object really is: id, class, box, which sensor shows it, and why.
+
+    Args:
+        root: a new or empty folder.
+        options: of the phantom.
+        put: writes the files of a moment below the folder and returns its id.
+        classes: that occur.
+        form: for ABOUT.txt, such as "in the layout of MSRS".
+        ratio: height over width.
+        bits: of the infrared pictures.
 
     Raises:
-        UserError: a number out of range.
+        UserError: a folder that is not empty or cannot be written.
     """
-    if not 2 <= scenes <= most or not 1 <= frames <= MAX_FRAMES:
-        raise UserError(
-            f"Road scenes need 2 to {most} scenes of 1 to {MAX_FRAMES} frames here; got {scenes} of {frames}."
+    root = empty_folder(root)
+    size = (round(options.size * ratio), options.size)
+    lines = ["id,class,left,top,right,bottom,shown,cause,night"]
+    for scene in range(1, options.scenes + 1):
+        rendered = render(
+            scene,
+            frames=options.frames,
+            size=size,
+            seed=options.seed,
+            classes=classes,
+            misalign=options.misalign,
+            bits=bits,
         )
-    return _moments(scenes, frames, size, seed, classes, misalign, bits)
-
-
-def _moments(
-    scenes: int, frames: int, size: tuple[int, int], seed: int, classes: Sequence[str], misalign: float, bits: int
-) -> Iterator[tuple[int, int, Frame]]:
-    for scene in range(1, scenes + 1):
-        rendered = render(scene, frames=frames, size=size, seed=seed, classes=classes, misalign=misalign, bits=bits)
         for number, frame in enumerate(rendered):
-            yield scene, number, frame
+            lines += _truth(put(root, Moment(scene, number, frame, size)), frame)
+    write_text(root / "truth.csv", "\n".join(lines) + "\n")
+    write_text(
+        root / "ABOUT.txt",
+        f"Made-up road scenes, nobody and nothing in them exists: {options.scenes} scenes of {options.frames} "
+        f"frames, {options.size} pixels wide, seed {options.seed}, {form}.\nWritten by ScanFuse.\n",
+    )
+    return root
+
+
+def _truth(id: str, frame: Frame) -> Iterator[str]:
+    for name, box, shown, cause in zip(frame.boxes.names, frame.boxes.xyxy, frame.shown, frame.cause, strict=True):
+        edges = ",".join(str(int(edge)) for edge in box)
+        yield f"{id},{name},{edges},{shown},{cause},{int(frame.night)}"
 
 
 def save_picture(path: Path, pixels: np.ndarray) -> None:

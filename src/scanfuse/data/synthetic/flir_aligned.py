@@ -11,8 +11,7 @@ from pydantic import Field
 
 from scanfuse.data.annotations import voc
 from scanfuse.data.layouts.flir_aligned import BLOCK, CLASSES
-from scanfuse.data.synthetic._folder import Facts, empty_folder
-from scanfuse.data.synthetic._road_writing import RoadOptions, Truth, moments, save_picture, save_text
+from scanfuse.data.synthetic._road_writing import ROADS, Moment, RoadOptions, save_picture, save_text, write_roads
 from scanfuse.files import write_text
 
 __all__ = ["write"]
@@ -27,7 +26,7 @@ class Options(RoadOptions):
     scenes: int = Field(120, ge=2, le=175, description="scenes of several frames each")
 
 
-FACTS = Facts(counted="scenes", seconds=0.3)
+FACTS = ROADS
 
 
 def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
@@ -38,31 +37,26 @@ def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008
     Raises:
         UserError: a folder that is not empty or cannot be written.
     """
-    scenes, frames, size, seed, misalign = options.values
-    empty_folder(root)
-    root = Path(root)
-    home, truth = root / "align", Truth()
-    shape = (round(size * 0.8), size)
-    training = scenes - max(1, scenes // 5)
+    training = options.scenes - max(1, options.scenes // 5)
     lists: dict[str, list[str]] = {"align_train.txt": [], "align_validation.txt": []}
-    for scene, number, frame in moments(
-        scenes=scenes, frames=frames, size=shape, seed=seed, classes=_KINDS, misalign=misalign, most=175
-    ):
+
+    def put(root: Path, moment: Moment) -> str:
+        home, frame, scene = root / "align", moment.frame, moment.scene
         if scene <= training:
-            published, place = "align_train.txt", (scene - 1) * BLOCK + number + 1
+            published, place = "align_train.txt", (scene - 1) * BLOCK + moment.number + 1
         else:
             # The first block of the validation numbers is not whole: 08850 to 08899 begins in the training numbers.
-            published, place = "align_validation.txt", _FIRST_OF_VALIDATION + (scene - training - 1) * BLOCK + number
+            published = "align_validation.txt"
+            place = _FIRST_OF_VALIDATION + (scene - training - 1) * BLOCK + moment.number
         name = f"FLIR_{place:05d}"
         save_picture(home / "JPEGImages" / f"{name}_RGB.jpg", frame.rgb)
         save_picture(home / "JPEGImages" / f"{name}_PreviewData.jpeg", frame.ir)
-        text = voc.encode(frame.boxes, size=shape, file_name=f"{name}_PreviewData.jpeg", depth=1)
+        text = voc.encode(frame.boxes, size=moment.size, file_name=f"{name}_PreviewData.jpeg", depth=1)
         save_text(home / "Annotations" / f"{name}_PreviewData.xml", text)
         lists[published].append(f"{name}_PreviewData")
-        truth.add(name, frame)
+        return name
+
+    root = write_roads(root, options, put, classes=_KINDS, form="in the layout of FLIR-Aligned", ratio=0.8)
     for published, names in lists.items():
-        write_text(home / published, "\n".join(names) + "\n")
-    truth.write(
-        root, f"{scenes} scenes of {frames} frames, {size} pixels wide, seed {seed}, in the layout of FLIR-Aligned"
-    )
+        write_text(root / "align" / published, "\n".join(names) + "\n")
     return root

@@ -10,8 +10,15 @@ from pydantic import Field
 
 from scanfuse.data.annotations import voc
 from scanfuse.data.layouts.llvip import CLASSES
-from scanfuse.data.synthetic._folder import Facts, empty_folder
-from scanfuse.data.synthetic._road_writing import RoadOptions, Truth, grey_rgb, moments, save_picture, save_text
+from scanfuse.data.synthetic._road_writing import (
+    ROADS,
+    Moment,
+    RoadOptions,
+    grey_rgb,
+    save_picture,
+    save_text,
+    write_roads,
+)
 
 __all__ = ["write"]
 
@@ -22,7 +29,7 @@ class Options(RoadOptions):
     scenes: int = Field(99, ge=2, le=99, description="scenes of several frames each")
 
 
-FACTS = Facts(counted="scenes", seconds=0.3)
+FACTS = ROADS
 
 
 def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
@@ -33,20 +40,16 @@ def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008
     Raises:
         UserError: a folder that is not empty or cannot be written.
     """
-    scenes, frames, size, seed, misalign = options.values
-    empty_folder(root)
-    root = Path(root)
-    home, truth = root / "LLVIP", Truth()
-    shape = (round(size * 0.8), size)
-    for scene, number, frame in moments(
-        scenes=scenes, frames=frames, size=shape, seed=seed, classes=CLASSES.classes, misalign=misalign, most=99
-    ):
-        name = f"{scene:02d}{number + 1:04d}"
-        split = "test" if scene > scenes - max(1, scenes // 5) else "train"
+    last_of_training = options.scenes - max(1, options.scenes // 5)
+
+    def put(root: Path, moment: Moment) -> str:
+        home, frame = root / "LLVIP", moment.frame
+        name = f"{moment.scene:02d}{moment.number + 1:04d}"
+        split = "test" if moment.scene > last_of_training else "train"
         save_picture(home / "visible" / split / f"{name}.jpg", frame.rgb)
         save_picture(home / "infrared" / split / f"{name}.jpg", grey_rgb(frame.ir))
-        text = voc.encode(frame.boxes, size=shape, file_name=f"{name}.jpg")
+        text = voc.encode(frame.boxes, size=moment.size, file_name=f"{name}.jpg")
         save_text(home / "Annotations" / f"{name}.xml", text)
-        truth.add(name, frame)
-    truth.write(root, f"{scenes} scenes of {frames} frames, {size} pixels wide, seed {seed}, in the layout of LLVIP")
-    return root
+        return name
+
+    return write_roads(root, options, put, classes=CLASSES.classes, form="in the layout of LLVIP", ratio=0.8)

@@ -9,25 +9,18 @@ published files. So only the union of visible and infrared is complete.
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 from scanfuse.data.annotations import yolo
 from scanfuse.data.boxes import Boxes
 from scanfuse.data.layouts.msrs import BLOCK, CLASSES
-from scanfuse.data.synthetic._folder import Facts, empty_folder
 from scanfuse.data.synthetic._road import Frame
-from scanfuse.data.synthetic._road_writing import RoadOptions, Truth, moments, save_picture, save_text
+from scanfuse.data.synthetic._road_writing import ROADS, Moment, RoadOptions, save_picture, save_text, write_roads
 
 __all__ = ["write"]
 
 
-class Options(RoadOptions):
-    """How many scenes, how large, and how well the sensors are registered."""
-
-    scenes: int = Field(120, ge=2, le=900, description="scenes of several frames each")
-
-
-FACTS = Facts(counted="scenes", seconds=0.3)
+Options = RoadOptions
+FACTS = ROADS
 
 
 def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008 (frozen)
@@ -38,26 +31,22 @@ def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008
     Raises:
         UserError: a folder that is not empty or cannot be written.
     """
-    scenes, frames, size, seed, misalign = options.values
-    empty_folder(root)
-    root, truth = Path(root), Truth()
-    shape = (round(size * 0.75), size)
-    for scene, number, frame in moments(
-        scenes=scenes, frames=frames, size=shape, seed=seed, classes=CLASSES.classes, misalign=misalign
-    ):
-        name = f"{scene * BLOCK + number:05d}{'N' if frame.night else 'D'}"
+
+    def put(root: Path, moment: Moment) -> str:
+        frame = moment.frame
+        name = f"{moment.scene * BLOCK + moment.number:05d}{'N' if frame.night else 'D'}"
         save_picture(root / "vi" / f"{name}.png", frame.rgb)
         save_picture(root / "ir" / f"{name}.png", frame.ir)
-        random = np.random.default_rng([seed, scene, number, 7])
+        random = np.random.default_rng([options.seed, moment.scene, moment.number, 7])
         shown = np.array(frame.shown, dtype=str)
         for sensor, other in (("visible", "ir"), ("infrared", "rgb")):
-            text = yolo.encode(_drawn(frame, shown != other, random), size=shape)
+            text = yolo.encode(_drawn(frame, shown != other, random), size=moment.size)
             save_text(root / "labels" / sensor / f"{name}.txt", text)
         fused = _drawn(frame, (shown != "ir") | (random.random(len(shown)) > 1 / 3), random)
-        save_text(root / "labels/fusion" / f"{name}.txt", _as_published(fused, shape))
-        truth.add(name, frame)
-    truth.write(root, f"{scenes} scenes of {frames} frames, {size} pixels wide, seed {seed}, in the layout of MSRS")
-    return root
+        save_text(root / "labels/fusion" / f"{name}.txt", _as_published(fused, moment.size))
+        return name
+
+    return write_roads(root, options, put, classes=CLASSES.classes, form="in the layout of MSRS")
 
 
 def _drawn(frame: Frame, chosen: np.ndarray, random: np.random.Generator) -> Boxes:
