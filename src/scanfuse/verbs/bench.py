@@ -256,6 +256,8 @@ def interleave(jobs: Mapping[str, Job], *, synchronize: Callable[[], None] | Non
     before = torch.get_num_threads()
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     wait = synchronize or (lambda: None)
+    gc.collect()
+    gc.freeze()  # what is there already need not be looked through before every call
     try:
         for turn in range(-1, max(job.repeats for job in jobs.values())):
             for name, job in jobs.items():
@@ -274,6 +276,7 @@ def interleave(jobs: Mapping[str, Job], *, synchronize: Callable[[], None] | Non
                 if turn >= 0:
                     seconds[name].append(elapsed)
     finally:
+        gc.unfreeze()
         gc.enable()
         torch.set_num_threads(before)
     return {name: Times(tuple(values)) for name, values in seconds.items()}
