@@ -22,13 +22,14 @@ from scanfuse.data.inputs.labelled import (
     rounded,
 )
 from scanfuse.data.inputs.registered import common_size, refuse_fitted
-from scanfuse.data.inputs.slices import checked_slice, chosen, slice_of, with_slices
+from scanfuse.data.inputs.slices import checked_slice, chosen, slice_of, slice_of_volumes, with_slices
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, read_image, stem
 from scanfuse.data.readers.given import image_of
 from scanfuse.data.transforms.augment import Augmentation, augment
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox, letterbox_colour
+from scanfuse.data.transforms.placement import Placement
 from scanfuse.errors import UserError
 
 __all__ = ["LabelledImageSettings", "LabelledImages"]
@@ -129,13 +130,24 @@ class LabelledImages:
         row = given_row(id or stem(next(iter(sources.values()))), sources, str(slices) if slices else "")
         return labelled(rounded(self._fitted(row, images)), row, self.modalities, self.labels, self._shape)
 
+    def picture(self, batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:
+        """The file of an input of a batch's first sample as it is stored, and where it lies in the square."""
+        meta = batch["meta"][0]
+        row = given_row(meta["id"], meta["paths"], meta["slice"])
+        image = read_image(row.paths[name], slices=slice_of_volumes(row, row.paths[name]), member=row.id)
+        return image.pixels, meta["placements"][name]
+
     @property
     def _shape(self) -> tuple[int, ...]:
         return (self.settings.channels, self.settings.size, self.settings.size)
 
     def _read(self, row: Row) -> Fit:
         there = [name for name in self.modalities if name in row.paths]
-        images = {name: read_image(row.paths[name], slices=slice_of(row), member=row.id) for name in there}
+        # A slice that was asked for by name must be one; one that a table notes is that of its volumes.
+        slice_for = slice_of_volumes if not self.settings.slice else lambda row, path: slice_of(row)
+        images = {
+            name: read_image(row.paths[name], slices=slice_for(row, row.paths[name]), member=row.id) for name in there
+        }
         return self._fitted(row, images)
 
     def _fitted(self, row: Row, images: Mapping[str, Image]) -> Fit:
@@ -156,6 +168,6 @@ class LabelledImages:
         return augment(channels, ranges.draw(random))
 
 
-def _grey(image: Image, settings: Letterbox) -> tuple[np.ndarray, Any]:
+def _grey(image: Image, settings: Letterbox) -> tuple[np.ndarray, Placement]:
     unit, placement = letterbox(image, settings)
     return unit[None], placement
