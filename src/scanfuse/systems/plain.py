@@ -10,7 +10,7 @@ is one input like any other.
 Presets and parameters with two grey inputs and one output:
 
     resnet50   timm ResNet-50, 224 x 224   23,506,945  [the published classifier of fused images is a ResNet-50]
-    tiny       timm ResNet-10-t, for demonstrations and tests   4,922,785
+    tiny       timm DLA-46-c, 64 x 64, for demonstrations and tests   1,043,873
 
 What may be missing. The channels of a missing input are zeros. A sample without any input is an error.
 
@@ -99,6 +99,7 @@ class System:
             "t1ce alone": {"data": {"inputs": ["t1ce"]}},
             "flair alone": {"data": {"inputs": ["flair"]}},
         },
+        settings={"data": {"positives": ["HGG"], "slice": "axial:middle"}},
     )
     missing_inputs = True
     config: _Config

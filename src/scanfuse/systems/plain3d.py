@@ -91,6 +91,7 @@ class System:
             "t1ce alone": {"data": {"inputs": ["t1ce"]}},
             "flair alone": {"data": {"inputs": ["flair"]}},
         },
+        settings={"data": {"inputs": ["t1ce", "flair"], "positives": ["HGG"]}},
     )
     missing_inputs = True
     config: _Config
