@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scanfuse.cli import main
-from scanfuse.data.synthetic import brats, harvard, isic2024, msrs, mura
+from scanfuse.data.synthetic import brats, harvard, isic2024, msrs, mura, volume_manifest
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +56,13 @@ def bones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def brains(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight patients in the BraTS layout, volumes of 16 x 24 x 24."""
     return brats.write(tmp_path_factory.mktemp("brains") / "data", brats.Options(patients=8, size=24))
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen patients in a manifest.csv of volumes of 16 x 24 x 24: t1ce, flair, and the grade as target."""
+    options = volume_manifest.Options(patients=16, size=24)
+    return volume_manifest.write(tmp_path_factory.mktemp("scans") / "data", options)
 
 
 @pytest.fixture(scope="session")

@@ -240,11 +240,12 @@ def _evaluate(
     from scanfuse.tables import print_table
     from scanfuse.verbs import cross_validation
     from scanfuse.verbs.evaluate import IN_RUN, evaluate
+    from scanfuse.verbs.named import every_member, load_named
 
     _hush(quiet)
     home = runs[0] if len(runs) == 1 and cross_validation.is_cross_validation(runs[0]) else None
     evaluation = evaluate(
-        _loaded(_members(runs), device, slices),
+        load_named(every_member(runs), device, slices),
         data,
         split=split,
         out=out or IN_RUN,
@@ -259,7 +260,7 @@ def _evaluate(
         print_table(evaluation)
     click.echo(f"Table, values per sample and pictures are in {evaluation.folder}.")
     if out is None:
-        click.echo(f"Report: {_report_of(home or _members(runs)[0])}")
+        click.echo(f"Report: {_report_of(home or every_member(runs)[0])}")
 
 
 @_commands.command("compare")
@@ -270,12 +271,16 @@ def _evaluate(
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _compare(runs: tuple[Path, ...], data: Path, split: Any, out: Path | None, device: str, quiet: bool) -> None:
-    """Test whether runs differ from the first one: paired, over patients, corrected for several runs."""
+    """Test whether runs differ from the first one: paired, over patients, corrected for several runs.
+
+    RUNS may be folders of cross-validations, each of which scores every sample by the fold that held it out.
+    """
     from scanfuse.tables import print_comparisons
     from scanfuse.verbs.compare import compare
+    from scanfuse.verbs.named import load_apart
 
     _hush(quiet)
-    found = compare(_loaded(runs, device), data, split=split, out=out, quiet=quiet)
+    found = compare(load_apart(runs, device), data, split=split, out=out, quiet=quiet)
     if not quiet:
         print_comparisons(found)
     if out is not None:
@@ -362,13 +367,14 @@ def _predict(
     """
     from scanfuse.options import option_name, pairs, words_and_options
     from scanfuse.verbs import predict as verb
+    from scanfuse.verbs.named import every_member, load_named
 
     runs, options = words_and_options(words)
     if not runs:
         raise UserError("Name the run first, such as: scanfuse predict RUN --data DIR")
-    paths = _members(tuple(map(Path, runs))) if any(os.path.exists(run) for run in runs) else []
+    paths = every_member(tuple(map(Path, runs))) if any(os.path.exists(run) for run in runs) else []
     if len(paths) > 1:
-        predictor: Any = verb.Ensemble(_loaded(tuple(paths), device, slices))
+        predictor: Any = verb.Ensemble(load_named(tuple(paths), device, slices))
     elif len(runs) > 1:
         raise UserError(f"There is no run folder {runs[0]}; `scanfuse train` makes one.")
     else:
@@ -452,28 +458,6 @@ def _data_synth(words: tuple[str, ...]) -> None:
     from scanfuse.verbs import synth
 
     click.echo(synth.run(words))
-
-
-def _loaded(runs: tuple[Path, ...], device: str, slices: str | None = None) -> dict[str, Any]:
-    """Predictors by the name of their folder, or by the whole path where two folders share a name."""
-    from scanfuse.verbs.predict import load
-
-    names = [run.resolve().name for run in runs]
-    if len(set(names)) < len(names):
-        names = [str(run) for run in runs]
-    if len(set(names)) < len(names):
-        raise UserError("The same run was given twice.")
-    loaded = {name: load(run, device=device) for name, run in zip(names, runs, strict=True)}
-    for predictor in loaded.values() if slices is not None else ():
-        predictor.choose_slice(str(slices))
-    return loaded
-
-
-def _members(runs: tuple[Path, ...]) -> tuple[Path, ...]:
-    """The runs, with the folds in place of the folder of a cross-validation."""
-    from scanfuse.verbs.cross_validation import members
-
-    return tuple(member for run in runs for member in members(run))
 
 
 def _report_of(folder: Path) -> Path:

@@ -13,11 +13,13 @@ from scanfuse.data.inputs import Fitted, Inputs
 from scanfuse.data.inputs.boxed_pairs import BoxedPairs, BoxSettings
 from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
 from scanfuse.data.inputs.image_table import CaseSettings, ImageTable
+from scanfuse.data.inputs.labelled_images import LabelledImages, LabelledImageSettings
+from scanfuse.data.inputs.labelled_volumes import LabelledVolumes, LabelledVolumeSettings
 from scanfuse.data.inputs.view_pairs import ViewPairs, ViewSettings
 from scanfuse.data.inputs.volumes import VolumePairs, VolumeSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
-from scanfuse.data.synthetic import brats, harvard, msrs, mura, pad_ufes
+from scanfuse.data.synthetic import brats, harvard, msrs, mura, pad_ufes, volume_manifest
 
 BINARY = Labels("binary", ("0", "1"))
 
@@ -44,16 +46,41 @@ def _image_table(seed: int) -> Inputs:
     return ImageTable(settings, labels=BINARY, folds=FoldConfig(), seed=seed)
 
 
+def _labelled_images(seed: int) -> Inputs:
+    settings = LabelledImageSettings(
+        inputs=("t1ce", "flair"), positives=("HGG",), slice="axial:middle", size=24, window="percentile"
+    )
+    return LabelledImages(settings, labels=BINARY, folds=FoldConfig(), seed=seed)
+
+
+def _labelled_volumes(seed: int) -> Inputs:
+    settings = LabelledVolumeSettings(inputs=("t1ce", "flair"), positives=("HGG",), size=12)
+    return LabelledVolumes(settings, labels=BINARY, folds=FoldConfig(), seed=seed)
+
+
+def _scans(root: Path) -> Path:
+    return volume_manifest.write(root, volume_manifest.Options(patients=12, size=24))
+
+
 # For every kind: made with a seed, and small data for it.
 KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
     "boxed_pairs": (_boxed_pairs, lambda root: msrs.write(root, msrs.Options(scenes=8, frames=2, size=64))),
     "image_pairs": (_image_pairs, lambda root: harvard.write(root, harvard.Options(cases=6, slices=2, size=40))),
+    "labelled_images": (_labelled_images, _scans),
+    "labelled_volumes": (_labelled_volumes, _scans),
     "volumes": (_volumes, lambda root: brats.write(root, brats.Options(patients=12, size=24))),
     "image_table": (_image_table, lambda root: pad_ufes.write(root, pad_ufes.Options(patients=30, size=40))),
     "view_pairs": (_view_pairs, lambda root: mura.write(root, mura.Options(patients=30, size=40))),
 }
 # Files of the folder that are parts of a kind.
-PARTS = {"pairing": "view_pairs", "view_settings": "view_pairs", "slices": "image_pairs"}
+PARTS = {
+    "grids": "volumes",
+    "labelled": "labelled_images",
+    "pairing": "view_pairs",
+    "registered": "image_pairs",
+    "slices": "image_pairs",
+    "view_settings": "view_pairs",
+}
 NAMES = sorted(KINDS)
 
 
@@ -91,7 +118,7 @@ def same(one: Any, other: Any) -> bool:
 
 def test_every_file_of_the_folder_is_here() -> None:
     files = {path.stem for path in (Path(scanfuse.__file__).parent / "data/inputs").glob("*.py")} - {"__init__"}
-    assert len(KINDS) == 5 and files == {*KINDS, *PARTS} and set(PARTS.values()) <= set(KINDS)
+    assert len(KINDS) == 7 and files == {*KINDS, *PARTS} and set(PARTS.values()) <= set(KINDS)
 
 
 @pytest.mark.parametrize("name", NAMES)

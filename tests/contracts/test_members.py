@@ -26,6 +26,8 @@ FLAGS = {
     # The classes are given, so that it can be trained where nothing is completed from the data.
     "fusionmamba": "--size 64 --classes bicycle,car,person --num-classes 3".split(),
     "mambaderm": "--size 32 --fusion image".split(),  # so that it needs to know nothing of the table's columns
+    "plain": "--size 32 --inputs t1ce,flair --positives HGG --slice axial:middle".split(),
+    "plain3d": "--size 16 --inputs t1ce,flair --positives HGG".split(),
     "xfmamba": ["--size", "32"],
 }
 
@@ -95,9 +97,10 @@ def test_half_an_ability_is_a_missing_member(ability: type, member: str, monkeyp
 
 
 @pytest.fixture(scope="module")
-def folders(head_phantoms: Path, bones: Path, brains: Path, roads: Path, moles: Path) -> dict[str, Path]:
+def folders(head_phantoms: Path, bones: Path, brains: Path, roads: Path, moles: Path, scans: Path) -> dict[str, Path]:
     """System -> its data."""
     by_phantom = {"brats": brains, "harvard": head_phantoms, "isic2024": moles, "msrs": roads, "mura": bones}
+    by_phantom["volume_manifest"] = scans
     return {name: by_phantom[systems.load(name).demonstration.phantom] for name in systems.available()}
 
 
@@ -153,8 +156,8 @@ def predict_one_input(run: Path, data: Path, inputs: dict[str, Path]) -> list[st
     return ["predict", str(run), f"--{name.replace('_', '-')}", str(path)]
 
 
-def predict_by_windows(run: Path, data: Path, inputs: dict[str, Path]) -> list[str]:
-    return ["predict", str(run), "--data", str(data), "--window", "16"]
+def predict_with_baselines(run: Path, data: Path, inputs: dict[str, Path]) -> list[str]:
+    return ["predict", str(run), "--data", str(data), "--baselines", "average"]
 
 
 # Ability -> whose it is and which members it has; and every verb that needs it, with what it says without.
@@ -171,13 +174,15 @@ ABILITIES: dict[str, tuple[str, tuple[str, ...], list[tuple[Verb, str]]]] = {
     "completed": ("system", ("completed",), []),  # a training uses them where they are, and needs none
     "start": ("system", ("start",), []),
     "facts": ("system", ("facts",), []),
-    "adjustable": ("system", ("adjustable",), [(predict_by_windows, "No such option: --window")]),
+    "adjustable": ("system", ("adjustable",), [(predict_with_baselines, "No such option: --baselines")]),
 }
 HAS: dict[str, set[str]] = {
-    "clinicalfmamba": {"facts"},
+    "clinicalfmamba": {"adjustable", "facts"},
     "clinicalfmamba3d": {"adjustable", "facts"},
     "fusionmamba": set(ABILITIES) - {"adjustable", "joined"},
     "mambaderm": set(ABILITIES) - {"adjustable"},
+    "plain": set(ABILITIES) - {"adjustable"},
+    "plain3d": set(ABILITIES) - {"adjustable"},
     "xfmamba": set(ABILITIES) - {"adjustable"},
 }
 

@@ -97,6 +97,7 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: CMCA(16, num_dims=3), [CUBOID, CUBOID], []),
     ],
     "fusion.channel_swap": [(lambda: ChannelSwapFusion(16), [MAP, MAP], [])],
+    "fusion.channels": [],  # a stack, nothing to learn
     "fusion.concat": [(lambda: ConcatFusion(16), [MAP, MAP], [])],
     "fusion.cross_attention": [(lambda: CrossAttention(16, heads=4), [SEQUENCE, (2, 5, 16)], [])],
     "fusion.cross_mamba": [

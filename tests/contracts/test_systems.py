@@ -19,12 +19,18 @@ from scanfuse.verbs.predict import load
 PHANTOMS: dict[str, dict[str, Any]] = {
     "harvard": {"pair": "CT-MRI", "cases": 4, "slices": 2, "size": 32, "seed": 0},
     "brats": {"patients": 8, "size": 24, "seed": 0},
+    "volume_manifest": {"patients": 8, "size": 24, "seed": 0},
     "isic2024": {"patients": 20, "size": 48, "seed": 0},
     "mura": {"patients": 12, "size": 48, "seed": 0},
     "msrs": {"scenes": 6, "frames": 1, "size": 64, "seed": 0},
 }
-SMALL: dict[str, dict[str, Any]] = {"fusionmamba": {"data": {"size": 64}}}
-"""Changes of the tiny recipe that make these tests quick."""
+GRADES = {"inputs": ["t1ce", "flair"], "positives": ["HGG"]}
+SMALL: dict[str, dict[str, Any]] = {
+    "fusionmamba": {"data": {"size": 64}},
+    "plain": {"data": {**GRADES, "slice": "axial:middle"}},
+    "plain3d": {"data": {**GRADES, "size": 24}},
+}
+"""Changes of the tiny recipe that make these tests quick, or say which files are meant."""
 SAMPLES = 4
 STEPS = 30
 
@@ -33,7 +39,15 @@ every_system = pytest.mark.parametrize("name", systems.available())
 
 def test_this_many_systems_are_found() -> None:
     """A test over an empty listing would pass."""
-    assert systems.available() == ("clinicalfmamba", "clinicalfmamba3d", "fusionmamba", "mambaderm", "xfmamba")
+    assert systems.available() == (
+        "clinicalfmamba",
+        "clinicalfmamba3d",
+        "fusionmamba",
+        "mambaderm",
+        "plain",
+        "plain3d",
+        "xfmamba",
+    )
 
 
 @pytest.fixture(scope="module")

@@ -104,8 +104,8 @@ def test_missing_folder_and_unknown_contents(tmp_path: Path) -> None:
     (tmp_path / "CT").mkdir()
     (tmp_path / "CT" / "notes.txt").write_text("no picture")
     assert message(tmp_path, ("CT", "MRI")).startswith(f"{tmp_path}/CT holds no picture; ScanFuse reads .png, .jpg")
-    assert message(tmp_path, ("CT", "ct")) == "Name at least two different modalities, such as CT,MRI; got CT, ct."
-    assert message(tmp_path, ("CT",)) == "Name at least two different modalities, such as CT,MRI; got CT."
+    assert message(tmp_path, ("CT", "ct")) == "Name different modalities, such as CT,MRI; got CT, ct."
+    assert message(tmp_path, ("CT",)).startswith(f"{tmp_path}/CT holds no picture")
     assert "is not in the layout 'manifest'" in message(tmp_path, ("CT", "MRI"), layout="manifest")
 
 

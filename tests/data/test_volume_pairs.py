@@ -106,8 +106,9 @@ def test_other_grids_are_refused_with_a_number_or_resampled(tmp_path: Path) -> N
         UserError, match=r"a\.nii and .*b\.nii are not on one grid: .* up to 2 mm apart; .*--resample"
     ):
         kind().dataset(manifest_of(a, b), train=False)[0]
-    (found,) = kind().check(_folders(tmp_path / "pairs", a, b))
+    found, *copies = kind().check(_folders(tmp_path / "pairs", a, b))
     assert found.severity == "error" and "2 mm apart" in found.message
+    assert {finding.kind for finding in copies} == {"duplicate"}
     sample = kind(resample=True).dataset(manifest_of(a, b), train=False)[0]
     assert torch.equal(sample["a"], sample["b"])
     smaller = write(tmp_path / "c.nii", array[1:])

@@ -15,12 +15,14 @@ __all__ = ["TimmEncoder"]
 
 
 class TimmEncoder(nn.Module):
-    """x (b, 3, h, w) -> the deepest map (b, dim, h', w') of a timm network, with random weights until `load`.
+    """x (b, c, h, w) -> the deepest map (b, dim, h', w') of a timm network, with random weights until `load`.
 
     Only the parts up to that map are built, so nothing goes untrained.
 
     Args:
         name: of a timm model that can give feature maps, such as "convnext_tiny" or "resnet18".
+        channels: of the input. For another number than 3 timm repeats the published weights of the first layer over
+            the channels and scales them, or sums them for one.
 
     Raises:
         UserError: timm has no such model.
@@ -30,18 +32,18 @@ class TimmEncoder(nn.Module):
         torch.Size([1, 512, 2, 3])
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, channels: int = 3) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.channels = name, channels
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture):
             near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
             raise UserError(f"timm has no model {name!r}{'; similar: ' + ', '.join(near) if near else ''}.")
-        self.network = _create(name, pretrained=False)
+        self.network = self._create(pretrained=False)
         self.dim: int = self.network.feature_info.channels()[-1]  # type: ignore[union-attr,operator]
         self.is_channels_last = getattr(self.network, "output_fmt", None) == Format.NHWC
 
-    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
+    def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c h2 w2"]:
         features: Tensor = self.network(x)[-1]
         return features.permute(0, 3, 1, 2) if self.is_channels_last else features
 
@@ -55,17 +57,18 @@ class TimmEncoder(nn.Module):
             check_file(file, "file of weights")
         try:
             # timm fills the truncated network leniently; the whole one is strict, so that nothing stays random.
-            _create(self.name, pretrained=True, file=file, features_only=False)
-            filled = _create(self.name, pretrained=True, file=file)
+            self._create(pretrained=True, file=file, features_only=False)
+            filled = self._create(pretrained=True, file=file)
         except Exception as error:  # timm lets through whatever its hub client, unpickler or checks raise
             reason = " ".join(str(error).split())[:160]
             origin = file if file is not None else f"the published weights of {self.name}"
             raise UserError(f"timm cannot load {origin}: {reason}") from error
         self.network.load_state_dict(filled.state_dict(), strict=True)
 
-
-def _create(name: str, *, pretrained: bool, file: str | Path | None = None, features_only: bool = True) -> nn.Module:
-    overlay = None if file is None else {"file": str(file)}
-    last_map = {"features_only": True, "out_indices": (-1,)} if features_only else {}
-    network: nn.Module = timm.create_model(name, pretrained=pretrained, pretrained_cfg_overlay=overlay, **last_map)
-    return network
+    def _create(self, *, pretrained: bool, file: str | Path | None = None, features_only: bool = True) -> nn.Module:
+        overlay = None if file is None else {"file": str(file)}
+        last_map = {"features_only": True, "out_indices": (-1,)} if features_only else {}
+        network: nn.Module = timm.create_model(
+            self.name, pretrained=pretrained, pretrained_cfg_overlay=overlay, in_chans=self.channels, **last_map
+        )
+        return network

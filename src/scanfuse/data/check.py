@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from scanfuse.data.manifest import COLUMNS, SPLITS, Manifest, Row, check_groups
 from scanfuse.data.readers import Image, SliceChoice, read_image
 from scanfuse.errors import UserError
 
-__all__ = ["Finding", "check", "check_manifest"]
+__all__ = ["Finding", "check", "check_manifest", "duplicates", "of_table", "opened", "worst_first"]
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,22 @@ def check(
     Returns:
         Findings, errors first; empty if all is well. Data that cannot be opened at all are one finding.
     """
-    findings = []
+    manifest, findings = opened(open_data)
+    if manifest is None:
+        return findings
+    return worst_first(findings + check_manifest(manifest, is_registered=is_registered, further=further))
+
+
+def opened(open_data: Callable[[bool], Manifest]) -> tuple[Manifest | None, list[Finding]]:
+    """The data as training opens them, else without splits, and what was wrong; None if they cannot be opened."""
     try:
-        manifest = open_data(True)
+        return open_data(True), []
     except UserError as error:
-        findings.append(Finding("error", "layout", str(error)))
-        try:
-            manifest = open_data(False)
-        except UserError:
-            return findings
-    return _sorted(findings + check_manifest(manifest, is_registered=is_registered, further=further))
+        findings = [Finding("error", "layout", str(error))]
+    try:
+        return open_data(False), findings
+    except UserError:
+        return None, findings
 
 
 def check_manifest(manifest: Manifest, *, is_registered: bool, further: Further | None = None) -> list[Finding]:
@@ -86,15 +92,20 @@ def check_manifest(manifest: Manifest, *, is_registered: bool, further: Further 
             hashes[name if is_registered else "", digest.hexdigest()].append((row, image.source))
             if kind := _unusual(image):
                 unusual[name if is_registered else "view", kind].append(image.source)
-    findings.extend(_duplicates(hashes))
+    findings.extend(duplicates(hashes, "pixels"))
     findings.extend(_modes(unusual))
-    findings.extend(_groups(manifest))
-    findings.extend(_outcomes(manifest) + _leaks(manifest) if further is None else further(manifest))
+    findings.extend(of_table(manifest, further))
     findings.extend(_order(manifest))
-    return _sorted(findings)
+    return worst_first(findings)
 
 
-def _sorted(findings: list[Finding]) -> list[Finding]:
+def of_table(manifest: Manifest, further: Further | None = None) -> list[Finding]:
+    """What the rows themselves show: groups in two splits, and what `further` (else: outcomes and leaks) finds."""
+    return _groups(manifest) + (_outcomes(manifest) + _leaks(manifest) if further is None else further(manifest))
+
+
+def worst_first(findings: list[Finding]) -> list[Finding]:
+    """Errors first, else in order."""
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
@@ -125,7 +136,8 @@ def _sizes(row: Row, images: dict[str, Image]) -> list[Finding]:
     ]
 
 
-def _duplicates(hashes: dict[tuple[str, str], list[tuple[Row, Path]]]) -> list[Finding]:
+def duplicates(hashes: Mapping[tuple[str, str], list[tuple[Row, Path]]], what: str) -> list[Finding]:
+    """Files of one modality and content, by (modality, digest): an error if they are in two splits."""
     findings = []
     for rows in (rows for _, rows in sorted(hashes.items(), key=lambda item: (item[0][0], item[1][0][0].id))):
         if len(rows) < 2:
@@ -135,7 +147,7 @@ def _duplicates(hashes: dict[tuple[str, str], list[tuple[Row, Path]]]) -> list[F
         across = first.split != other.split
         where = f"in {first.split} and {other.split}" if across else "in the same split"
         more = f" ({len(rows) - 2} more)" if len(rows) > 2 else ""
-        message = f"{path} and {again} hold the same pixels, {where}{more}; keep one."
+        message = f"{path} and {again} hold the same {what}, {where}{more}; keep one."
         findings.append(Finding("error" if across else "warning", "duplicate", message))
     return findings
 

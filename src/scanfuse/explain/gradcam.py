@@ -1,4 +1,4 @@
-"""Grad-CAM: where in a feature map the evidence for an output lies."""
+"""Grad-CAM: where in a feature map, of a picture or a volume, the evidence for an output lies."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ def grad_cam(
     target: Target,
     *,
     method: Method = "gradcam",
-) -> dict[str, Float[Tensor, "b h w"]]:
+) -> dict[str, Float[Tensor, "b ..."]]:
     """The maps of several modules for one target, from one pass through the model.
 
     Put the model into evaluation mode first. It does not matter whether its parameters ask for gradients, nor whether
@@ -39,16 +39,16 @@ def grad_cam(
 
     Args:
         model: holds the tapped modules; none of its parameters gets a gradient.
-        taps: names of submodules that put out (b, c, h, w) and are called once in `forward`.
+        taps: names of submodules that put out (b, c, h, w) or (b, c, d, h, w) and are called once in `forward`.
         forward: computes the outputs.
         target: picks what is explained; the samples of a batch must not depend on each other.
         method: see `maps_of`.
 
     Returns:
-        Per tap (b, h, w), 0 and up, not scaled; zero where nothing speaks for the target.
+        Per tap (b, h, w) or (b, d, h, w), 0 and up, not scaled; zero where nothing speaks for the target.
 
     Raises:
-        ValueError: a module is not called, called twice, or puts out something else than (b, c, h, w).
+        ValueError: a module is not called, called twice, or puts out no such map.
         AttributeError: the model has no module of that name.
     """
     with torch.enable_grad(), tapped(model, taps) as activations:
@@ -60,14 +60,14 @@ def grad_cam(
 
 
 @contextlib.contextmanager
-def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Float[Tensor, "b c h w"]]]:
+def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Float[Tensor, "b c *places"]]]:
     """Collects the outputs of submodules by name while the block runs; they can be differentiated by."""
     activations: dict[str, Tensor] = {}
 
     def listen(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], result: Tensor) -> Tensor:
-            if not isinstance(result, Tensor) or result.ndim != 4:
-                raise ValueError(f"the module {name!r} does not put out one map (b, c, h, w)")
+            if not isinstance(result, Tensor) or result.ndim not in (4, 5):
+                raise ValueError(f"the module {name!r} does not put out one map (b, c, h, w) or (b, c, d, h, w)")
             if name in activations:
                 raise ValueError(f"the module {name!r} is called twice; tap a module that each view passes alone")
             activations[name] = result if result.requires_grad else result.detach().requires_grad_()
@@ -84,11 +84,11 @@ def tapped(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Float[T
 
 
 def maps_of(
-    score: Float[Tensor, " b"], activations: Mapping[str, Float[Tensor, "b c h w"]], *, method: Method = "gradcam"
-) -> dict[str, Float[Tensor, "b h w"]]:
+    score: Float[Tensor, " b"], activations: Mapping[str, Float[Tensor, "b c *places"]], *, method: Method = "gradcam"
+) -> dict[str, Float[Tensor, "b ..."]]:
     """The maps from a score and the activations it was computed from.
 
-        gradcam    relu( sum_c  mean_hw(dS/dA_c) A_c )
+        gradcam    relu( sum_c  mean(dS/dA_c) A_c ), the mean over places
         hirescam   relu( sum_c  dS/dA_c A_c )
 
     Grad-CAM asks how much a channel matters as a whole and shows where that channel is active, also at places that
@@ -97,7 +97,7 @@ def maps_of(
 
     Args:
         score: (b,), with a graph that leads to the activations.
-        activations: name -> (b, c, h, w); a map that the score does not depend on gives zeros.
+        activations: name -> (b, c, *places); a map that the score does not depend on gives zeros.
         method: gradcam or hirescam.
 
     Source: Selvaraju et al. 2017 (Grad-CAM); Draelos, Carin 2020 (HiResCAM).
@@ -107,7 +107,7 @@ def maps_of(
     found = {}
     for (name, activation), gradient in zip(activations.items(), gradients, strict=True):
         slope = torch.zeros_like(activation) if gradient is None else gradient
-        weight = slope.mean(dim=(2, 3), keepdim=True) if method == "gradcam" else slope
+        weight = slope.mean(dim=tuple(range(2, slope.ndim)), keepdim=True) if method == "gradcam" else slope
         found[name] = (weight * activation).sum(dim=1).relu().detach()
     return found
 

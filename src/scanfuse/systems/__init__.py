@@ -35,12 +35,14 @@ class Demonstration:
         options: what its `Options` take for the whole demonstration.
         quick: the same for a quick one.
         rivals: plain variants that are trained and compared too: name -> changes of the preset `tiny`.
+        settings: changes of the preset `tiny` for all of them: what these data need.
     """
 
     phantom: str
     options: Mapping[str, Any]
     quick: Mapping[str, Any]
     rivals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class System(Protocol):

@@ -64,7 +64,7 @@ from scanfuse.fusion.channel_attention import CMCA, neighbourhoods
 from scanfuse.layers.conv import Norm
 from scanfuse.layers.mamba import Mamba, RouteSet
 from scanfuse.systems import Demonstration
-from scanfuse.tasks.fuse import Fusion
+from scanfuse.tasks.fuse import Fusion, OutputSettings
 from scanfuse.tasks.fuse.colour import stretch
 from scanfuse.tasks.fuse.loss import FusionLoss
 
@@ -204,6 +204,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     data: PairSettings = PairSettings()
     loss: FusionLoss = FusionLoss()
+    output: OutputSettings = OutputSettings()
     train: TrainConfig = TrainConfig()
 
 
@@ -215,6 +216,7 @@ class System:
 
     Config = Config
     default_preset = "base"
+    adjustable = ("baselines",)
     demonstration = Demonstration(
         phantom="harvard",
         options={"cases": 24, "slices": 4, "size": 128},
@@ -228,7 +230,7 @@ class System:
     def __init__(self, config: _Config) -> None:
         self.config = config
         self.data = ImagePairs(config.data, seed=config.train.seed)
-        self.task = Fusion(config.data.modalities, loss=config.loss)
+        self.task = Fusion(config.data.modalities, loss=config.loss, output=config.output)
         self.model = Model(config.model)
 
     @staticmethod

@@ -63,7 +63,7 @@ from scanfuse.fusion.channel_attention import CMCA
 from scanfuse.layers.conv import Norm
 from scanfuse.layers.mamba import VolumeRouteSet
 from scanfuse.systems import Demonstration
-from scanfuse.tasks.fuse import Fusion
+from scanfuse.tasks.fuse import Fusion, OutputSettings
 from scanfuse.tasks.fuse.loss import FusionLoss
 from scanfuse.tasks.fuse.sliding import SlidingWindow, sliding
 from scanfuse.tasks.fuse.volumes import Volumes
@@ -171,6 +171,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     data: VolumeSettings = VolumeSettings()
     loss: FusionLoss = FusionLoss()
+    output: OutputSettings = OutputSettings()
     prediction: SlidingWindow = SlidingWindow()
     train: TrainConfig = TrainConfig()
 
@@ -189,7 +190,7 @@ class System:
 
     Config = Config
     default_preset = "base"
-    adjustable = ("window", "overlap", "resample")
+    adjustable = ("window", "overlap", "resample", "baselines")
     demonstration = Demonstration(
         phantom="brats",
         options={"patients": 16, "size": 48},
@@ -204,7 +205,7 @@ class System:
     def __init__(self, config: _Config) -> None:
         self.config = config
         self.data = VolumePairs(config.data, seed=config.train.seed)
-        self.task = Fusion(config.data.modalities, loss=config.loss, medium=Volumes())
+        self.task = Fusion(config.data.modalities, loss=config.loss, medium=Volumes(), output=config.output)
         self.model = Model(config.model)
 
     @staticmethod

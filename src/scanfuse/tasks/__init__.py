@@ -132,6 +132,12 @@ class Settled:
 class Task(Protocol):
     """What the verbs need of a task.
 
+    Optional abilities, each asked for by name with `systems.ability`, beside `Joins` and `Explains`:
+
+        any_inputs = True                     runs of other systems and inputs predict the same, and can be compared
+        compare_folds(runs, samples, asked)   as `compare`, of cross-validations: name -> fold -> method
+        derived(samples, folder) -> Path      results that were written into a folder, as data for another system
+
     Attributes:
         words: of what is reported.
         headline: metrics of which the first four that a table has stand on top of a report.

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,11 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     plan = systems.load(name).demonstration
     started = time.perf_counter()
     data = _phantoms(plan, out, quick, console)
-    trained = _trained(name, data, out / "run", {}, quick, console)
+    trained = _trained(name, data, out / "run", [plan.settings], quick, console)
     predictors = {name: trained}
     for rival, changes in plan.rivals.items():
         folder = out / f"run-{rival.split()[0]}"
-        predictors[rival] = _trained(name, data, folder, dict(changes), quick, console)
+        predictors[rival] = _trained(name, data, folder, [plan.settings, changes], quick, console)
     groups = trained.system.task.words.groups
     console.print(f"Evaluating on {groups} that no model has seen ...", highlight=False)
     folder = trained.run.path / "evaluation" / "test"
@@ -82,12 +83,11 @@ def _phantoms(plan: systems.Demonstration, out: Path, quick: bool, console: Cons
 
 
 def _trained(
-    name: str, data: Path, folder: Path, changes: dict[str, Any], quick: bool, console: Console
+    name: str, data: Path, folder: Path, changes: Sequence[Mapping[str, Any]], quick: bool, console: Console
 ) -> Predictor:
     system_type = systems.load(name)
-    settings: Any = configuration.build(
-        system_type.Config, configuration.preset(name, "tiny"), changes, {"train": {"epochs": 2}} if quick else {}
-    )
+    layers = [dict(change) for change in changes] + [{"train": {"epochs": 2}} if quick else {}]
+    settings: Any = configuration.build(system_type.Config, configuration.preset(name, "tiny"), *layers)
     folder = _free(folder)
     console.print(f"Training {folder} (preset tiny, {settings.train.epochs} epochs) ...", highlight=False)
     return load(train(settings, data, folder).path)

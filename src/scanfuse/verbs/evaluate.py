@@ -72,7 +72,7 @@ def evaluate(
         return _written(found, home or first.run.path, out, f"out-of-fold-{split}")
     chosen = choose(predictors, data, split)
     methods = {
-        name: predictor.method(chosen.manifest, each_missing=each_missing, quiet=quiet)
+        name: predictor.method(chosen.manifests[name], each_missing=each_missing, quiet=quiet)
         for name, predictor in predictors.items()
     }
     found = task.evaluate(methods, chosen.manifest, Asked(chosen.name, ensemble, by, rows, quiet))

@@ -128,7 +128,8 @@ def _instrument(predictor: Predictor) -> Instrument:
     if not can_explain(system):
         raise UserError(f"{predictor.run.path} is a run of {system.config.system}, which has no heat maps to show.")
     parts = systems.ability(system.data, "parts")
-    return Instrument(system.data.modalities, system.forward, system.evidence, _pixels, parts)
+    pixels = systems.ability(system.data, "picture") or _pixels
+    return Instrument(system.data.modalities, system.forward, system.evidence, pixels, parts)
 
 
 def _pixels(batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:

@@ -376,6 +376,9 @@ def predict_listed(
         files = predictor.joined.write(found, Path(out))
     else:
         files = predictor.system.task.write(found[""], Path(out))
+        derived = systems.ability(predictor.system.task, "derived")
+        if derived is not None:
+            derived(manifest, Path(out))
     return Predicted(
         files, len(manifest) - len(failures), list(failures.values()), replaced, time.perf_counter() - started
     )

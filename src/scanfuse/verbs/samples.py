@@ -43,12 +43,18 @@ class Chosen:
     """Samples to score runs on, and what they are called.
 
     Attributes:
-        manifest: the samples, with the split that the runs were trained on.
+        manifests: run -> the samples with its inputs, with the split that the runs were trained on; one and the same
+            but for runs of different inputs.
         name: test, val, train or all; external for data that the runs know nothing of.
     """
 
-    manifest: Manifest
+    manifests: Mapping[str, Manifest]
     name: str
+
+    @property
+    def manifest(self) -> Manifest:
+        """The samples as the first run reads them."""
+        return next(iter(self.manifests.values()))
 
 
 def choose(predictors: Mapping[str, Predictor], data: str | Path, split: Split) -> Chosen:
@@ -60,20 +66,33 @@ def choose(predictors: Mapping[str, Predictor], data: str | Path, split: Split) 
     Raises:
         UserError: runs that do not belong together, or a leak.
     """
-    manifest = _opened(predictors, data)
-    seen = {name: _Seen(predictor, manifest) for name, predictor in predictors.items()}
+    manifests = _opened(predictors, data)
+    first = next(iter(manifests.values()))
+    seen = {name: _Seen(predictor, manifests[name]) for name, predictor in predictors.items()}
     if is_external(seen.values()):
         note = "external data: the runs know none of these samples"
         if split not in ("test", "all"):
             raise UserError(f"{data} holds none of the samples that the runs know: it has no {split} part of theirs.")
-        table = manifest.table.assign(split="test")
-        notes = tuple(dict.fromkeys((note, *manifest.notes)))
-        return Chosen(replace(manifest, table=table, notes=notes), "external")
-    whole = _assigned(predictors, manifest, seen, split)
+        whole = replace(first, table=first.table.assign(split="test"), notes=(note, *first.notes))
+        return Chosen(_of_each(manifests, whole), "external")
+    whole = _assigned(predictors, first, seen, split)
     chosen = whole if split == "all" else whole.subset(split)
     if split in ("train", "all"):
         chosen = replace(chosen, notes=(*chosen.notes, "the models were trained on some or all of these samples"))
-    return Chosen(chosen, split)
+    return Chosen(_of_each(manifests, chosen), split)
+
+
+def _of_each(manifests: Mapping[str, Manifest], chosen: Manifest) -> dict[str, Manifest]:
+    """The chosen samples with the inputs of each run."""
+    found = {}
+    first = next(iter(manifests.values()))
+    for name, manifest in manifests.items():
+        if manifest is first:
+            found[name] = chosen
+            continue
+        own = manifest.table.set_index("id", drop=False).loc[list(chosen.table["id"])].reset_index(drop=True)
+        found[name] = replace(manifest, table=own.assign(split=list(chosen.table["split"])), notes=chosen.notes)
+    return found
 
 
 class _Seen:
@@ -164,7 +183,7 @@ def out_of_fold(predictors: Mapping[str, Predictor], data: str | Path, split: Sp
     Raises:
         UserError: runs of different systems, or a leak.
     """
-    manifest = _opened(predictors, data)
+    manifest = next(iter(_opened(predictors, data).values()))
     seen = {name: _Seen(predictor, manifest) for name, predictor in predictors.items()}
     if is_external(seen.values()):
         return None
@@ -196,12 +215,41 @@ def out_of_fold(predictors: Mapping[str, Predictor], data: str | Path, split: Sp
     return {name: replace(part, notes=tuple(dict.fromkeys(notes))) for name, part in parts.items()}
 
 
-def _opened(predictors: Mapping[str, Predictor], data: str | Path) -> Manifest:
-    first, *others = predictors
-    for name in others:
-        if predictors[name].system.config.system != predictors[first].system.config.system:
-            raise UserError(f"{first} and {name} are runs of different systems: evaluate them one by one.")
-    system = predictors[first].system
+def _opened(predictors: Mapping[str, Predictor], data: str | Path) -> dict[str, Manifest]:
+    """Run -> the data as it reads them, all of the same samples; runs of the same inputs share one manifest."""
+    found: dict[str, Manifest] = {}
+    opened: dict[tuple[str, tuple[str, ...]], Manifest] = {}
+    first = next(iter(predictors))
+    for name, predictor in predictors.items():
+        system = predictor.system
+        key = (str(system.config.system), system.data.modalities)
+        if key not in opened:
+            _check_alike(first, name, predictors)
+            opened[key] = _complete(system, data)
+            _check_same_samples(first, name, found | {name: opened[key]})
+        found[name] = opened[key]
+    return found
+
+
+def _check_alike(first: str, name: str, predictors: Mapping[str, Predictor]) -> None:
+    """Raises UserError if runs of other systems or inputs are no matter for one table."""
+    one, other = predictors[first].system, predictors[name].system
+    if name == first or (type(one.task) is type(other.task) and systems.ability(one.task, "any_inputs")):
+        return
+    if one.config.system != other.config.system:
+        raise UserError(f"{first} and {name} are runs of different systems: evaluate them one by one.")
+    raise UserError(f"{first} and {name} take different inputs: evaluate them one by one.")
+
+
+def _check_same_samples(first: str, name: str, manifests: Mapping[str, Manifest]) -> None:
+    one, other = (manifests[each].table[["id", "group", "target"]].set_index("id") for each in (first, name))
+    if set(one.index) != set(other.index) or not one.equals(other.loc[one.index]):
+        raise UserError(
+            f"{first} and {name} do not read the same samples and targets of these data: evaluate them one by one."
+        )
+
+
+def _complete(system: systems.System, data: str | Path) -> Manifest:
     manifest = system.data.open(Path(data), split=False)
     # Better now than after minutes of computing.
     missing = [path for row in manifest.rows for path in row.paths.values() if not path.is_file()]

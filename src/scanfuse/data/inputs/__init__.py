@@ -60,11 +60,13 @@ class Inputs(Protocol):
         choose_slice(text)                    takes these slices of volumes and stacks from here on
         batch_picture(batch) -> (h, w, 3)     a batch as a picture, for the run folder: what the network is taught
         listed(inputs) -> Manifest            the samples of inputs that are folders or videos; None for those of one
+        picture(batch, name) -> (pixels, Placement)   what heat maps of an input of the first sample are shown on,
+                                              where that is not its file
         submission_columns(root)              the columns of id and score in the file that a challenge takes, or None
         parts(batch of one)                   input -> part, such as a table's column -> the batch without it
 
     Attributes:
-        KIND: the name of its module, by which layouts say what reads them.
+        KIND: by which layouts say what reads them: the name of its module, or of another one that reads the same.
         modalities: names of the inputs of one sample.
         mixed_sizes: True if samples need not share a size, so that they are evaluated one at a time.
     """

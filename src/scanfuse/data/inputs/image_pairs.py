@@ -12,9 +12,9 @@ import torch
 from pydantic import Field, field_validator
 from torch.utils.data import Dataset
 
-from scanfuse.config import Section
 from scanfuse.data import check, layouts
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.registered import PairedSettings, common_size, refuse_fitted
 from scanfuse.data.inputs.slices import checked_slice, chosen, slice_of, with_slices
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, SliceChoice, read_image, stem, to_unit
@@ -32,25 +32,18 @@ _TIMES = 4
 """How much larger than the longer side of its picture a crop may be: beyond, it is mostly mirror images."""
 
 
-class PairSettings(Section):
+class PairSettings(PairedSettings):
     """Which pairs are fused and how they are split and cut."""
 
+    KIND = KIND
+
     pair: str = Field("CT-MRI", description="the two modalities, such as CT-MRI, SPECT-MRI, T1CE-FLAIR")
-    layout: str = Field("auto", description="layout of the folder; auto finds it")
     split: Literal["case", "published"] = Field("case", description="published = the data set's own, maybe leaky")
-    split_seed: int = Field(0, ge=0, description="seed of the split by case")
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for validation, whole cases")
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for the test, whole cases")
-    group_pattern: str | None = Field(None, description="regular expression that finds the case in a file's name")
     crop: int = Field(0, ge=0, description="side of random training crops in pixels; 0 = whole images")
     flips: bool = Field(False, description="random flips and quarter turns, the same for both images")
-
-    @field_validator("pair")
-    @classmethod
-    def _two_names(cls, value: str) -> str:
-        if len([name for name in value.split("-") if name]) != 2 or value.count("-") != 1:
-            raise ValueError("expected two modalities joined by a dash, such as CT-MRI")
-        return value
+    slice: str = Field(
+        "", description="of volumes and stacks: axial:middle, coronal:40, frame:0, or axial:all for every slice"
+    )
 
     @field_validator("crop")
     @classmethod
@@ -59,39 +52,10 @@ class PairSettings(Section):
             raise ValueError(f"a crop has at most {LARGEST_CROP} pixels a side, which are 256 MB an image")
         return value
 
-    slice: str = Field(
-        "", description="of volumes and stacks: axial:middle, coronal:40, frame:0, or axial:all for every slice"
-    )
-
     @field_validator("slice")
     @classmethod
     def _names_a_slice(cls, value: str) -> str:
         return checked_slice(value)
-
-    @field_validator("layout")
-    @classmethod
-    def _is_a_layout(cls, value: str) -> str:
-        try:
-            layouts.check_name(value, KIND)
-        except UserError as error:
-            raise ValueError(str(error).removesuffix(".")) from None
-        return value
-
-    @property
-    def fractions(self) -> dict[str, float]:
-        """Shares of the samples by split."""
-        train = 1 - self.val_fraction - self.test_fraction
-        if train <= 0:
-            raise UserError(
-                "val_fraction and test_fraction leave nothing to train on: together they must be below 1."
-            )
-        return {"train": train, "val": self.val_fraction, "test": self.test_fraction}
-
-    @property
-    def modalities(self) -> tuple[str, str]:
-        """Names of the two inputs in lower case, the order of the pair."""
-        first, second = self.pair.lower().split("-")
-        return first, second
 
 
 class ImagePairs:
@@ -119,17 +83,9 @@ class ImagePairs:
         return check.check(lambda split: self._open(root, split=split, incomplete="keep"), is_registered=True)
 
     def _open(self, root: Path, *, split: bool, incomplete: layouts.Incomplete) -> Manifest:
-        settings = self.settings
-        wanted: Literal["made", "published"] = "made" if settings.split == "case" else "published"
-        request = layouts.Request(
-            modalities=self.modalities,
-            split=wanted if split else "none",
-            seed=settings.split_seed,
-            fractions=settings.fractions,
-            group_pattern=settings.group_pattern,
-            incomplete=incomplete,
-        )
-        return with_slices(layouts.open_manifest(root, KIND, request, settings.layout), settings.slice)
+        wanted: Literal["made", "published"] = "made" if self.settings.split == "case" else "published"
+        found = self.settings.opened(root, self.modalities, split=wanted if split else "none", incomplete=incomplete)
+        return with_slices(found, self.settings.slice)
 
     def choose_slice(self, text: str) -> None:
         """From here on, takes these slices of volumes and stacks instead of those of the settings."""
@@ -139,10 +95,7 @@ class ImagePairs:
         return Fitted()
 
     def restore(self, fitted: Fitted) -> None:
-        if fitted:
-            raise UserError(
-                "The run stores fitted values, but image pairs have none; it was made by another program."
-            )
+        refuse_fitted(fitted, "image pairs")
 
     def dataset(self, manifest: Manifest, *, train: bool) -> "ImagePairDataset":
         if not train:
@@ -237,7 +190,7 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
         if lacking:
             raise UserError(f"{row.id} has no {' and no '.join(map(str.upper, lacking))} picture: add it.")
         images = {name: self._image(index, name) for name in row.paths}
-        height, width = _common_size(row, images)
+        height, width = common_size(row, images)
         arrays = {name: _channels_first(to_unit(image)) for name, image in images.items()}
         for name in self.manifest.modalities:
             arrays.setdefault(name, np.zeros((1, height, width), np.float32))
@@ -315,27 +268,12 @@ def pair_sample(inputs: Mapping[str, Any], *, id: str = "", slices: SliceChoice 
     images = {name: image_of(name, value, slices) for name, value in inputs.items()}
     paths = {name: image.source for name, image in images.items()}
     name = id or stem(next(iter(paths.values())))
-    _common_size(Row(name, name, "", "", paths), images)
+    common_size(Row(name, name, "", "", paths), images)
     return {
         **{key: torch.from_numpy(_channels_first(to_unit(image))) for key, image in images.items()},
         "present": dict.fromkeys(images, True),
         "meta": {"id": name, "group": name, "target": "", "paths": paths, "images": images},
     }
-
-
-def _common_size(row: Row, images: dict[str, Image]) -> tuple[int, int]:
-    if not images:
-        raise UserError(f"Sample {row.id!r} has no picture of any modality; remove the row.")
-    names = list(images)
-    height, width = images[names[0]].size
-    for name in names[1:]:
-        if images[name].size != (height, width):
-            other = images[name].size
-            raise UserError(
-                f"{row.paths[names[0]]} is {height} x {width} and {row.paths[name]} is {other[0]} x {other[1]} "
-                "pixels: the modalities of a sample must be registered and of one size; resample one of them."
-            )
-    return height, width
 
 
 def _channels_first(unit: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ The table is encoded by a schema that `prepare` fits on the training rows alone 
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from scanfuse.data import check, layouts
 from scanfuse.data.cases import IMAGE
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.labelled import with_known_targets
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import COLUMNS, Manifest, Row, read_csv
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
@@ -142,9 +142,7 @@ class ImageTable:
         """The cases with the splits of the settings and the fold. With `split=False` odd targets are unknown."""
         manifest = self.settings.open(root, split=split)
         if not split:
-            known = {text: _is_known(text, self.labels) for text in dict.fromkeys(manifest.table["target"])}
-            targets = [text if known[text] else "" for text in manifest.table["target"]]
-            return replace(manifest, table=manifest.table.assign(target=targets))
+            return with_known_targets(manifest, self.labels)
         if not self.folds.folds:
             return manifest
         folds = self.folds
@@ -370,11 +368,3 @@ def _meta(id: str, group: str, target: str, path: Path | None, placement: Placem
 def _square(image: Image, settings: Letterbox) -> tuple[np.ndarray, Placement]:
     square, placement = letterbox_colour(image, settings)
     return np.rint(square * 255).astype(np.uint8), placement
-
-
-def _is_known(text: str, labels: Labels) -> bool:
-    try:
-        labels.encode(text)
-    except UserError:
-        return False
-    return True

@@ -1,12 +1,14 @@
 """Which slices of volumes are meant, where they are asked for."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from scanfuse.data.manifest import SLICE, Manifest, Row
 from scanfuse.data.readers import SliceChoice, list_slices
+from scanfuse.data.readers.slices import AXES
 from scanfuse.errors import UserError
 
-__all__ = ["checked_slice", "chosen", "slice_of", "with_slices"]
+__all__ = ["checked_slice", "chosen", "slice_of", "slice_of_volumes", "with_slices"]
 
 
 def checked_slice(text: str) -> str:
@@ -25,6 +27,13 @@ def chosen(text: str) -> SliceChoice | None:
 def slice_of(row: Row) -> SliceChoice | None:
     """What to give `read_image` for the files of a row."""
     return chosen(row.slice)
+
+
+def slice_of_volumes(row: Row, path: Path) -> SliceChoice | None:
+    """As `slice_of`, for one file of a row; None for a picture beside volumes, such as one made of their slice."""
+    choice = slice_of(row)
+    is_picture = choice is not None and choice.axis in AXES and not path.name.lower().endswith((".nii", ".nii.gz"))
+    return None if is_picture else choice
 
 
 def with_slices(manifest: Manifest, text: str) -> Manifest:

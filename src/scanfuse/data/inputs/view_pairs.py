@@ -1,7 +1,7 @@
 """Pairs of views of a study as samples: decoded, fitted to a square, moved alike, and stacked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,9 @@ from torch.utils.data import Dataset
 from scanfuse.data import check
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.labelled import with_known_targets
 from scanfuse.data.inputs.pairing import Pairing, pairs_of, roles_of
+from scanfuse.data.inputs.registered import refuse_fitted
 from scanfuse.data.inputs.slices import chosen, slice_of, with_slices
 from scanfuse.data.inputs.view_settings import KIND, ViewSettings
 from scanfuse.data.labels import Labels
@@ -60,7 +62,7 @@ class ViewPairs:
         """
         manifest = with_slices(self.settings.open(root, split=split), self.settings.slice)
         if not split:
-            return _with_known_targets(manifest, self.labels)
+            return with_known_targets(manifest, self.labels)
         folds = self.folds
         if not folds.folds:
             return manifest
@@ -77,8 +79,7 @@ class ViewPairs:
         return Fitted()
 
     def restore(self, fitted: Fitted) -> None:
-        if fitted:
-            raise UserError("The run stores fitted values, but view pairs have none; it was made by another program.")
+        refuse_fitted(fitted, "view pairs")
 
     def dataset(self, manifest: Manifest, *, train: bool) -> "ViewDataset":
         """The pairs of the studies; with `train`, moved at random and with views dropped."""
@@ -102,23 +103,6 @@ class ViewPairs:
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
         slices = chosen(self.settings.slice)
         return view_sample(inputs, letterbox=self.settings.letterbox, labels=self.labels, id=id, slices=slices)
-
-
-def _with_known_targets(manifest: Manifest, labels: Labels) -> Manifest:
-    """The manifest with "" for targets that are none of the labels."""
-    known = {text: _is_known(text, labels) for text in dict.fromkeys(manifest.table["target"])}
-    if all(known.values()):
-        return manifest
-    targets = [text if known[text] else "" for text in manifest.table["target"]]
-    return replace(manifest, table=manifest.table.assign(target=targets))
-
-
-def _is_known(text: str, labels: Labels) -> bool:
-    try:
-        labels.encode(text)
-    except UserError:
-        return False
-    return True
 
 
 class ViewDataset(Dataset[dict[str, Any]]):

@@ -7,30 +7,21 @@ background in "meta".
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from nibabel.spatialimages import SpatialImage
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch.utils.data import Dataset
 
-from scanfuse.config import Section
 from scanfuse.data import check, layouts
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.grids import GridSettings, box_around, given_volume, on_one_grid, volumes_of
+from scanfuse.data.inputs.registered import PairedSettings, refuse_fitted
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import stem
-from scanfuse.data.readers.volume import (
-    Frame,
-    Volume,
-    box_of,
-    foreground,
-    mismatch,
-    read_volume,
-    resampled,
-    to_unit,
-    volume_of,
-)
+from scanfuse.data.readers.volume import Volume, to_unit
+from scanfuse.data.volume_check import check_volumes
 from scanfuse.errors import UserError
 
 __all__ = ["VolumeDataset", "VolumePairs", "VolumeSettings", "volume_sample"]
@@ -38,62 +29,14 @@ __all__ = ["VolumeDataset", "VolumePairs", "VolumeSettings", "volume_sample"]
 KIND = "volumes"
 
 
-class VolumeSettings(Section):
+class VolumeSettings(PairedSettings, GridSettings):
     """Which volumes are fused and how they are split and cut."""
 
-    pair: str = Field("T1CE-FLAIR", description="the two modalities, such as T1CE-FLAIR or T1-T2")
-    layout: str = Field("auto", description="layout of the folder; auto finds it")
-    split_seed: int = Field(0, ge=0, description="seed of the split by patient")
-    val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for validation, whole patients")
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for the test, whole patients")
-    group_pattern: str | None = Field(None, description="regular expression that finds the patient in a name")
+    KIND = KIND
+
     patch: int = Field(64, ge=4, le=512, description="side of random training patches in voxels")
     patches: int = Field(4, ge=1, le=4096, description="patches of each volume in an epoch")
     flips: bool = Field(False, description="random left-right flips of the patches")
-    resample: bool = Field(False, description="put the second volume on the grid of the first where they differ")
-    percentiles: tuple[float, float] = Field(
-        (0.5, 99.5), description="percentiles of the foreground that become 0 and 1"
-    )
-    cache_mb: float = Field(2048.0, ge=0, description="memory for volumes that were read, per worker")
-
-    @field_validator("pair")
-    @classmethod
-    def _two_names(cls, value: str) -> str:
-        if len([name for name in value.split("-") if name]) != 2 or value.count("-") != 1:
-            raise ValueError("expected two modalities joined by a dash, such as T1CE-FLAIR")
-        return value
-
-    @field_validator("percentiles")
-    @classmethod
-    def _rising(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 <= value[0] < value[1] <= 100:
-            raise ValueError("expected two rising percentiles in 0 to 100, such as 0.5,99.5")
-        return value
-
-    @field_validator("layout")
-    @classmethod
-    def _is_a_layout(cls, value: str) -> str:
-        try:
-            layouts.check_name(value, KIND)
-        except UserError as error:
-            raise ValueError(str(error).removesuffix(".")) from None
-        return value
-
-    @property
-    def fractions(self) -> dict[str, float]:
-        """Shares of the samples by split."""
-        train = 1 - self.val_fraction - self.test_fraction
-        if train <= 0:
-            raise UserError(
-                "val_fraction and test_fraction leave nothing to train on: together they must be below 1."
-            )
-        return {"train": train, "val": self.val_fraction, "test": self.test_fraction}
-
-    @property
-    def modalities(self) -> tuple[str, str]:
-        """Names of the two inputs in lower case, the order of the pair."""
-        first, second = self.pair.lower().split("-")
-        return first, second
 
 
 class VolumePairs:
@@ -118,38 +61,20 @@ class VolumePairs:
 
     def check(self, root: Path) -> list[check.Finding]:
         """What is wrong with the data under `root`: the layout, then every pair of volumes."""
-        try:
-            manifest = self._open(root, split=False, incomplete="keep")
-        except UserError as error:
-            return [check.Finding("error", "layout", str(error))]
-        findings = []
-        try:
-            self._open(root, split=True, incomplete="keep")
-        except UserError as error:
-            findings.append(check.Finding("error", "layout", str(error)))
-        for row in manifest.rows:
-            findings += _findings(row, self.settings)
-        return sorted(findings, key=lambda finding: finding.severity != "error")
+        return check_volumes(
+            lambda split: self._open(root, split=split, incomplete="keep"),
+            self.modalities,
+            resample=self.settings.resample,
+        )
 
     def _open(self, root: Path, *, split: bool, incomplete: layouts.Incomplete) -> Manifest:
-        settings = self.settings
-        wanted: Literal["made", "none"] = "made" if split else "none"
-        request = layouts.Request(
-            modalities=self.modalities,
-            split=wanted,
-            seed=settings.split_seed,
-            fractions=settings.fractions,
-            group_pattern=settings.group_pattern,
-            incomplete=incomplete,
-        )
-        return layouts.open_manifest(root, KIND, request, settings.layout)
+        return self.settings.opened(root, self.modalities, split="made" if split else "none", incomplete=incomplete)
 
     def prepare(self, training: Manifest) -> Fitted:
         return Fitted()
 
     def restore(self, fitted: Fitted) -> None:
-        if fitted:
-            raise UserError("The run stores fitted values, but volumes have none; it was made by another program.")
+        refuse_fitted(fitted, "volumes")
 
     def dataset(self, manifest: Manifest, *, train: bool) -> "VolumeDataset":
         return VolumeDataset(manifest, self.settings, seed=self.seed, train=train)
@@ -238,7 +163,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not self.train:
             row = self.row(index)
-            return _sample(row, _volumes(row, self.manifest.modalities, self.settings))
+            return _sample(row, volumes_of(row, self.manifest.modalities, self.settings))
         return self._patch(index)
 
     def _patch(self, index: int) -> dict[str, Any]:
@@ -270,7 +195,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         """The volumes of a row in [0, 1], cut to their box; kept in half precision as long as there is room."""
         if number in self._cache:
             return self._cache[number]
-        sample = _sample(row := self._rows[number], _volumes(row, self.manifest.modalities, self.settings))
+        sample = _sample(row := self._rows[number], volumes_of(row, self.manifest.modalities, self.settings))
         box = sample["meta"]["box"]
         units = {name: sample[name][0].numpy()[box].astype(np.float16) for name in self.manifest.modalities}
         needed = sum(unit.nbytes for unit in units.values())
@@ -292,59 +217,20 @@ def volume_sample(inputs: Mapping[str, Any], settings: VolumeSettings, *, id: st
     Raises:
         UserError: a file cannot be read, an array is no volume, or the grids differ.
     """
-    found = {name: _volume_of(name, value, settings) for name, value in inputs.items()}
+    found = {name: given_volume(name, value, settings) for name, value in inputs.items()}
     paths = {name: volume.source for name, volume in found.items()}
     name = id or stem(next(iter(paths.values())))
     row = Row(name, name, "", "", paths)
-    return _sample(row, _on_one_grid(found, settings))
-
-
-def _volumes(row: Row, modalities: Sequence[str], settings: VolumeSettings) -> dict[str, Volume]:
-    missing = [name for name in modalities if name not in row.paths]
-    if missing:
-        raise UserError(f"Sample {row.id!r} has no {missing[0].upper()} volume; add it or remove the sample.")
-    return _on_one_grid(
-        {name: read_volume(row.paths[name], percentiles=settings.percentiles) for name in modalities}, settings
-    )
-
-
-def _on_one_grid(volumes: dict[str, Volume], settings: VolumeSettings) -> dict[str, Volume]:
-    first, *others = volumes
-    for name in others:
-        wrong = mismatch(volumes[first], volumes[name])
-        if wrong and settings.resample:
-            volumes[name] = resampled(volumes[name], volumes[first], percentiles=settings.percentiles)
-        elif wrong:
-            raise UserError(
-                f"{volumes[first].source} and {volumes[name].source} are not on one grid: {wrong}; register them, or "
-                "set --resample true to put the second on the grid of the first."
-            )
-    return volumes
+    return _sample(row, on_one_grid(found, settings))
 
 
 def _sample(row: Row, volumes: dict[str, Volume]) -> dict[str, Any]:
-    inside = np.logical_or.reduce([foreground(volume) for volume in volumes.values()])
     meta = {"id": row.id, "group": row.group, "target": row.target, "paths": dict(row.paths)}
     return {
         **{name: torch.from_numpy(to_unit(volume))[None] for name, volume in volumes.items()},
         "present": dict.fromkeys(volumes, True),
-        "meta": {**meta, "volumes": volumes, "box": box_of(inside)},
+        "meta": {**meta, "volumes": volumes, "box": box_around(volumes)},
     }
-
-
-def _volume_of(name: str, value: Any, settings: VolumeSettings) -> Volume:
-    if isinstance(value, str | Path):
-        return read_volume(value, percentiles=settings.percentiles)
-    if isinstance(value, np.ndarray):
-        if value.ndim != 3 or value.size == 0 or value.dtype.kind not in "iuf":
-            raise UserError(f"The input {name} has shape {value.shape} and dtype {value.dtype}; give (D, H, W).")
-        stored, affine = value.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0])
-    elif isinstance(value, SpatialImage) and len(value.shape) == 3:
-        stored, affine = np.asanyarray(value.dataobj), np.array(value.affine, float)
-    else:
-        raise UserError(f"The input {name} is a {type(value).__name__}; give a path, an array or a nibabel image.")
-    frame = Frame(stored.shape, affine, stored.dtype.newbyteorder("="))
-    return volume_of(stored, frame, Path(name), percentiles=settings.percentiles)
 
 
 def _cut(unit: np.ndarray, corner: Sequence[int], side: int) -> np.ndarray:
@@ -356,27 +242,4 @@ def _cut(unit: np.ndarray, corner: Sequence[int], side: int) -> np.ndarray:
         slice(max(0, -start), max(0, -start) + size) for start, size in zip(corner, inner.shape, strict=True)
     )
     found[into] = inner
-    return found
-
-
-def _findings(row: Row, settings: VolumeSettings) -> list[check.Finding]:
-    missing = [name for name in settings.modalities if name not in row.paths]
-    if missing:
-        return [check.Finding("error", "unpaired", f"{row.id} has no {missing[0].upper()} volume.")]
-    found, volumes = [], {}
-    for name in settings.modalities:
-        try:
-            volumes[name] = read_volume(row.paths[name], percentiles=settings.percentiles)
-        except UserError as error:
-            found.append(check.Finding("error", "unreadable", str(error)))
-    found += [
-        check.Finding("warning", "constant", f"{volume.source} is constant.")
-        for volume in volumes.values()
-        if (volume.voxels == volume.voxels.flat[0]).all()
-    ]
-    if len(volumes) == 2:
-        first, second = volumes.values()
-        if wrong := mismatch(first, second):
-            severity: Literal["error", "warning"] = "warning" if settings.resample else "error"
-            found.append(check.Finding(severity, "size", f"{row.id}: {wrong}."))
     return found

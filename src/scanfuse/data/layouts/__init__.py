@@ -53,10 +53,8 @@ class Request:
 
     def __post_init__(self) -> None:
         plain = tuple(name.strip().lower() for name in self.modalities)
-        if len(set(plain)) != len(plain) or not all(plain) or len(plain) == 1:
-            raise UserError(
-                f"Name at least two different modalities, such as CT,MRI; got {', '.join(self.modalities)}."
-            )
+        if len(set(plain)) != len(plain) or not all(plain):
+            raise UserError(f"Name different modalities, such as CT,MRI; got {', '.join(self.modalities)}.")
         object.__setattr__(self, "modalities", plain)
 
     def refuse(self, layout: str, *names: str) -> None:

@@ -1,6 +1,6 @@
-"""Random movement of squares: flip, turn, shift and size, the same for all views of a study.
+"""Random movement of squares and cubes: flip, turn, shift and size, the same for all views of a study.
 
-The movement is an affine map about the centre of the square. Both views of a pair get the same one: a flip of one
+The movement is an affine map about the centre. Both views of a pair get the same one: a flip of one
 view alone would make left of one correspond to right of the other.
 """
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from scanfuse.errors import UserError
 
-__all__ = ["Augmentation", "augment"]
+__all__ = ["Augmentation", "augment", "augment_volume"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,13 @@ class Augmentation:
         cos, sin = factor * math.cos(angle), factor * math.sin(angle)
         return np.array([[sign * cos, sign * -sin, x], [sin, cos, y]])
 
+    def draw_volume(self, random: np.random.Generator) -> Float64[np.ndarray, "3 4"]:
+        """The same for a cube, with the place (x, y, z): turned about z only, shifted and sized along all three."""
+        (a, b, x), (c, d, y) = self.draw(random)
+        factor = 1 / random.uniform(1 - self.scale, 1 + self.scale)
+        z = random.uniform(-2 * self.shift, 2 * self.shift)
+        return np.array([[a, b, 0, x], [c, d, 0, y], [0, 0, factor, z]])
+
 
 def augment(views: Float[Tensor, "v s s"], matrix: Float64[np.ndarray, "2 3"]) -> Float[Tensor, "v s s"]:
     """All views under one movement of `Augmentation.draw`; bicubic, black where there was nothing.
@@ -60,4 +67,12 @@ def augment(views: Float[Tensor, "v s s"], matrix: Float64[np.ndarray, "2 3"]) -
     theta = torch.from_numpy(matrix).to(views.dtype)[None].expand(1, -1, -1)
     grid = functional.affine_grid(theta, [1, 1, *views.shape[1:]], align_corners=False)
     moved = functional.grid_sample(views[None], grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+    return moved[0].clamp_(0, 1)
+
+
+def augment_volume(volumes: Float[Tensor, "v d h w"], matrix: Float64[np.ndarray, "3 4"]) -> Float[Tensor, "v d h w"]:
+    """All volumes under one movement of `Augmentation.draw_volume`; linear, black where there was nothing."""
+    theta = torch.from_numpy(matrix).to(volumes.dtype)[None]
+    grid = functional.affine_grid(theta, [1, 1, *volumes.shape[1:]], align_corners=False)
+    moved = functional.grid_sample(volumes[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return moved[0].clamp_(0, 1)

@@ -36,6 +36,7 @@ from scanfuse.tables import Comparisons, Evaluation
 from scanfuse.tasks import Asked, Criterion, Failure, Forward, Instrument, Method, Plot, Settled, Words
 from scanfuse.tasks.classify import writing
 from scanfuse.tasks.classify.classes import ClassSettings, classes_of, parse_targets
+from scanfuse.tasks.classify.column import Column
 from scanfuse.tasks.classify.compare import comparisons
 from scanfuse.tasks.classify.explain import Outcome, examples, explained, outcome_of
 from scanfuse.tasks.classify.loss import ClassificationLoss, check_loss, class_weights, classification_loss
@@ -80,9 +81,11 @@ class Classification:
     Attributes:
         classes: what is predicted.
         point: temperature and thresholds; those of `undecided` until `fit` or `restore`.
+        any_inputs: a result does not depend on what it was made of, so runs of other systems and inputs compare.
     """
 
     words = Words("studies", "patients")
+    any_inputs = True
     headline = ("auroc", "sensitivity", "specificity", "ece", "balanced_accuracy")
 
     def __init__(
@@ -248,12 +251,22 @@ class Classification:
     def compare(self, methods: Mapping[str, Method], samples: Manifest, asked: Asked) -> Comparisons:
         """Paired bootstrap over patients for every metric, DeLong's test for the AUROC, Holm's correction."""
         runs = self._decided(methods)
-        notes = list(samples.notes)
-        if asked.split == "val":
-            notes.append("epoch, temperature and threshold were chosen on these samples: the values are too good")
-        studies = {name: run.studies for name, run in runs.items()}
-        points = {name: run.point for name, run in runs.items()}
-        return comparisons(studies, points, self.classes, asked.split, notes)
+        columns = {name: Column.of(run.studies, run.point.thresholds) for name, run in runs.items()}
+        found = comparisons(columns, self.classes, asked.split, _with_validation(samples.notes, asked.split))
+        found.notes.extend(f"{name}: {note}" for name, run in runs.items() for note in run.point.notes)
+        return found
+
+    def compare_folds(self, runs: Mapping[str, Mapping[str, Method]], samples: Manifest, asked: Asked) -> Comparisons:
+        """As `compare`, of cross-validations: every study decided by the fold that held it out."""
+        columns, further = {}, []
+        for name, folds in runs.items():
+            found = self._decided(folds)
+            columns[name] = Column.joined([Column.of(fold.studies, fold.point.thresholds) for fold in found.values()])
+            further += [f"{name}, {fold}: {note}" for fold, each in found.items() for note in each.point.notes]
+        notes = [*_with_validation(samples.notes, asked.split), "each sample was scored by the fold that held it out"]
+        compared = comparisons(columns, self.classes, asked.split, notes)
+        compared.notes.extend(further)
+        return compared
 
     def describe(self, result: Prediction) -> str:
         """A calibrated result in one line."""
@@ -341,13 +354,19 @@ class Classification:
         Raises:
             UserError: runs that predict other labels.
         """
-        first, *others = methods
+        first = next(iter(methods))
         tasks: dict[str, Any] = {name: method.task for name, method in methods.items()}
-        for name in others:
-            if tasks[name].classes != self.classes:
+        for name, task in tasks.items():
+            if task.classes != self.classes:
                 raise UserError(f"{name} predicts other labels than {first}: use them one by one.")
         return {name: Decided.of(method.raw, tasks[name].point, self.classes) for name, method in methods.items()}
 
 
 def _noted(samples: Manifest, note: str) -> Manifest:
     return Manifest(samples.table, samples.modalities, (*samples.notes, note), samples.subgroups)
+
+
+def _with_validation(notes: Sequence[str], split: str) -> list[str]:
+    """The notes, and what validation samples say too well."""
+    said = ["epoch, temperature and threshold were chosen on these samples: the values are too good"]
+    return [*notes, *(said if split == "val" else [])]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scanfuse.errors import UserError
 from scanfuse.stats.bootstrap import Difference, cluster_differences
@@ -14,8 +15,7 @@ from scanfuse.stats.delong import AurocTest, delong_test
 from scanfuse.stats.holm import holm
 from scanfuse.tables import Comparisons, Row
 from scanfuse.tasks.classify.classes import Classes
-from scanfuse.tasks.classify.column import metrics, statistic
-from scanfuse.tasks.classify.operating_point import OperatingPoint
+from scanfuse.tasks.classify.column import Column, metrics, statistic
 from scanfuse.tasks.classify.prediction import Prediction, Predictions
 
 __all__ = ["Comparison", "compare", "comparisons"]
@@ -50,7 +50,7 @@ class Comparison:
 def compare(
     runs: Mapping[str, Sequence[Prediction]],
     classes: Classes,
-    thresholds: Mapping[str, Sequence[float]] | None = None,
+    thresholds: Mapping[str, Sequence[ArrayLike]] | None = None,
     *,
     reference: str | None = None,
     level: float = 0.95,
@@ -62,7 +62,8 @@ def compare(
     Args:
         runs: name -> results (calibrated, of studies) on the same held-out samples; at least two.
         classes: what is predicted.
-        thresholds: name -> the run's own thresholds, chosen on its validation samples; None: 0.5.
+        thresholds: name -> the run's own thresholds, chosen on its validation samples: one per label, a number or an
+            array (n,) in the order of its results; None: 0.5.
         reference: one of the names; None: the first.
         level, repeats, seed: see `cluster_differences`.
 
@@ -79,8 +80,8 @@ def compare(
     known = tables[base]
     others = [name for name in names if name != base]
 
-    def of(name: str) -> Sequence[float] | None:
-        return None if thresholds is None else thresholds[name]
+    def of(name: str) -> Sequence[ArrayLike] | None:
+        return None if thresholds is None else _in_order(thresholds[name], runs[name], known.ids)
 
     differences = {
         name: cluster_differences(
@@ -148,18 +149,11 @@ def _delong(scores: Predictions, reference: Predictions, classes: Classes, level
     return found
 
 
-def comparisons(
-    studies: Mapping[str, Sequence[Prediction]],
-    points: Mapping[str, OperatingPoint],
-    classes: Classes,
-    split: str,
-    notes: Sequence[str],
-) -> Comparisons:
+def comparisons(runs: Mapping[str, Column], classes: Classes, split: str, notes: Sequence[str]) -> Comparisons:
     """The rows of `compare` as a table: DeLong's tests, then the bootstrap of every metric.
 
     Args:
-        studies: name -> calibrated results, one per study, the reference first.
-        points: name -> what they are decided by.
+        runs: name -> calibrated results, one per study, and their thresholds; the reference first.
         classes: what is predicted.
         split: name of the samples.
         notes: what a reader must know of them.
@@ -167,21 +161,19 @@ def comparisons(
     Raises:
         UserError: no known target, and what `compare` refuses.
     """
-    reference = next(iter(studies))
+    reference = next(iter(runs))
     # A study without any known target says nothing about which run is right.
-    known = {name: [result for result in found if result.mask.any()] for name, found in studies.items()}
-    if not known[reference]:
+    known = {name: run.where([bool(result.mask.any()) for result in run.results]) for name, run in runs.items()}
+    if not known[reference].results:
         raise UserError("No sample has a target: there is nothing to compare the runs by.")
     notes = list(notes)
-    left_out = len(studies[reference]) - len(known[reference])
+    left_out = len(runs[reference].results) - len(known[reference].results)
     if left_out:
         notes.append(f"{left_out} studies have no known target and were left out")
-    thresholds = {name: point.thresholds for name, point in points.items()}
-    compared = compare(known, classes, None if classes.kind == "multiclass" else thresholds)
+    thresholds = None if classes.kind == "multiclass" else {name: run.cuts for name, run in known.items()}
+    compared = compare({name: run.results for name, run in known.items()}, classes, thresholds)
     if compared[0].patients < FEW_PATIENTS:
         notes.append(f"only {compared[0].patients} patient(s): intervals are too narrow and p-values too small")
-    for name, point in points.items():
-        notes += [f"{name}: {note}" for note in point.notes]
     rows = []
     for each in compared:
         for label, test in each.delong.items():
@@ -194,3 +186,10 @@ def comparisons(
                 Row(each.run, metric, "bootstrap", found.value, found.low, found.high, found.p_value, adjusted)
             )
     return Comparisons(reference, split, compared[0].results, compared[0].patients, rows, notes)
+
+
+def _in_order(cuts: Sequence[ArrayLike], results: Sequence[Prediction], ids: Sequence[str]) -> list[np.ndarray]:
+    """Thresholds of a run, one per label, for results in the order of `ids`."""
+    place = {result.id: number for number, result in enumerate(results)}
+    order = [place[id] for id in ids]
+    return [np.broadcast_to(np.asarray(cut, float), len(results))[order] for cut in cuts]

@@ -135,10 +135,10 @@ def flip_average(
 
     Args:
         forward: batch -> logits.
-        batch: the inputs that it names under "present" and that are pictures (b, c, h, w) are flipped.
+        batch: the inputs that it names under "present" and that are pictures (b, c, h, w) or volumes are flipped.
         classes: what is predicted.
     """
-    flipped = {name: batch[name].flip(-1) for name in batch["present"] if batch[name].ndim == 4}
+    flipped = {name: batch[name].flip(-1) for name in batch["present"] if batch[name].ndim >= 4}
     both = [one_logit(forward(part), classes).double() for part in (batch, batch | flipped)]
     if classes.kind == "multiclass":
         return torch.stack([z.log_softmax(1) for z in both]).logsumexp(0) - np.log(2)

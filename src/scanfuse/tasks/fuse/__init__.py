@@ -6,15 +6,18 @@ and `fused`) and `volumes` (with `planes` and `sliding`). See also `loss`, `gall
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field, field_validator
 from rich.progress import track
 from torch import Tensor
 
+from scanfuse.config import Section
 from scanfuse.data.batches import epoch_order
 from scanfuse.data.inputs import Samples
 from scanfuse.data.manifest import Manifest
@@ -24,14 +27,32 @@ from scanfuse.stats.bootstrap import Difference, cluster_differences, interval, 
 from scanfuse.stats.holm import holm
 from scanfuse.tables import Cell, Comparisons, Evaluation, Row, write_rows
 from scanfuse.tasks import Asked, Criterion, Failure, Forward, Method, Plot, Settled, Words
+from scanfuse.tasks.fuse.derived import check_free, derived_manifest
 from scanfuse.tasks.fuse.gallery import gallery
 from scanfuse.tasks.fuse.images import Images
 from scanfuse.tasks.fuse.loss import FusionLoss, fusion_loss
 from scanfuse.tasks.fuse.medium import Fused, Medium
 
-__all__ = ["Fusion"]
+__all__ = ["Fusion", "OutputSettings"]
 
 POOLED = "out of fold"
+PLAIN = ("average", "maximum", "laplacian")
+"""The plain methods of every medium."""
+
+
+class OutputSettings(Section):
+    """What is written when a run is applied."""
+
+    baselines: tuple[str, ...] = Field(
+        (), description="plain methods whose results are written beside: average, maximum, laplacian"
+    )
+
+    @field_validator("baselines")
+    @classmethod
+    def _are_plain_methods(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if other := [name for name in value if name not in PLAIN]:
+            raise ValueError(f"there is no plain method {other[0]!r}; choose among {', '.join(PLAIN)}")
+        return value
 
 
 class Fusion:
@@ -44,13 +65,22 @@ class Fusion:
         modalities: names of the two sources.
         loss: weights of the loss.
         medium: images or volumes.
+        output: what is written beside the results.
     """
 
     words = Words("samples", "cases")
     headline = ("ssim", "qabf", "vif", "fmi")
 
-    def __init__(self, modalities: tuple[str, str], *, loss: FusionLoss, medium: Medium | None = None) -> None:
+    def __init__(
+        self,
+        modalities: tuple[str, str],
+        *,
+        loss: FusionLoss,
+        medium: Medium | None = None,
+        output: OutputSettings = OutputSettings(),  # noqa: B008 (frozen)
+    ) -> None:
         self.modalities = modalities
+        self.output = output
         self.medium: Medium = medium or Images()
         self.loss_settings = loss
 
@@ -83,8 +113,13 @@ class Fusion:
 
     @torch.no_grad()
     def results(self, forward: Forward, batch: dict[str, Any]) -> list[Fused]:
-        """One fused image or volume per sample."""
-        return self.medium.results(forward(batch), batch, self.modalities, learned=True)
+        """One fused image or volume per sample, with those of the plain methods that are asked for."""
+        found = self.medium.results(forward(batch), batch, self.modalities, learned=True)
+        if not self.output.baselines:
+            return found
+        plain = self.baselines(batch, self.output.baselines)
+        each = [dict(zip(plain, results, strict=True)) for results in zip(*plain.values(), strict=True)]
+        return [replace(result, plain=others) for result, others in zip(found, each, strict=True)]
 
     def fit(self, results: Iterable[Fused]) -> str:
         """Nothing is fitted; the results are not even computed."""
@@ -101,10 +136,11 @@ class Fusion:
         return list(results)
 
     @torch.no_grad()
-    def baselines(self, batch: dict[str, Any]) -> dict[str, list[Fused]]:
-        """Results of the plain methods on the same batch, by the method's name."""
+    def baselines(self, batch: dict[str, Any], names: Sequence[str] = PLAIN) -> dict[str, list[Fused]]:
+        """Results of plain methods on the same batch, by the method's name."""
         found = {}
-        for name, method in self.medium.baselines.items():
+        for name in names:
+            method = self.medium.baselines[name]
             a, b = (self.medium.plain(batch, modality) for modality in self.modalities)
             found[name] = self.medium.results(method(a, b), batch, self.modalities, learned=False)
         return found
@@ -181,11 +217,19 @@ class Fusion:
         return ""
 
     def save(self, result: Fused, folder: Path) -> list[Path]:
-        """Writes the result, as `Medium.save` says."""
-        return self.medium.save(result, folder)
+        """Writes the result, as `Medium.save` says, and those of plain methods in folders of their names."""
+        files = self.medium.save(result, folder)
+        for name, other in result.plain.items():
+            files += self.medium.save(replace(other, id=result.id), folder / name)
+        return files
 
     def write(self, found: Iterable[Fused | Failure], folder: Path) -> list[Path]:
-        """Writes every image as `save` does, and predictions.csv: id, group, file, error."""
+        """Writes every image as `save` does, and predictions.csv: id, group, file, error.
+
+        Raises:
+            UserError: the folder holds a manifest.csv of somebody else, which `derived` would replace.
+        """
+        check_free(folder)
         rows, files = [], []
         for each in found:
             if isinstance(each, Failure):
@@ -196,6 +240,10 @@ class Fusion:
             rows.append({"id": each.id, "group": each.group, "file": main.name, "error": ""})
         write_rows(rows, folder / "predictions.csv")
         return files
+
+    def derived(self, samples: Manifest, folder: Path) -> Path | None:
+        """Writes manifest.csv: results of `write` as data for another system; see `derived_manifest`."""
+        return derived_manifest(samples, folder, self.output.baselines)
 
     @staticmethod
     def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """One fused pair: from the network's luminance back to pixels in the range, depth and colour of the sources."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class FusedImage:
         sources: the luminance of each source by modality, (H, W) float64, 0..255.
         views: a picture of each source and, under "fused", of the result, (H, W, 3) uint8.
         reference: the source whose range and dtype the result takes: the coloured one, else the deeper one.
+        plain: results of plain methods on the same pair by name, where they were asked for.
     """
 
     id: str
@@ -34,6 +35,7 @@ class FusedImage:
     sources: dict[str, np.ndarray]
     views: dict[str, np.ndarray]
     reference: Image
+    plain: Mapping[str, "FusedImage"] = field(default_factory=dict)
 
 
 def fused_image(

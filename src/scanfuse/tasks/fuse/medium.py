@@ -21,6 +21,7 @@ class Fused(Protocol):
     Attributes:
         id, group: of the pair.
         views: a picture of each source by modality and, under "fused", of the result, (H, W, 3) uint8.
+        plain: results of plain methods on the same pair by the method's name, where they were asked for.
     """
 
     @property
@@ -31,6 +32,9 @@ class Fused(Protocol):
 
     @property
     def views(self) -> Mapping[str, np.ndarray]: ...
+
+    @property
+    def plain(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)

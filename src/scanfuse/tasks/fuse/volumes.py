@@ -1,7 +1,7 @@
 """Volumes as a medium of fusion: a result has the grid, affine, data type and range of its reference."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +38,7 @@ class FusedVolume:
         views: a picture of each source and, under "fused", of the result, (H, W, 3) uint8: the three planes through
             the middle of the box, and below them those through the largest disagreement of the sources.
         reference: the source whose grid, range and dtype the result takes: the deeper one, else the first.
+        plain: results of plain methods on the same pair by name, where they were asked for.
     """
 
     id: str
@@ -48,6 +49,7 @@ class FusedVolume:
     box: Box
     views: dict[str, np.ndarray]
     reference: Volume
+    plain: Mapping[str, "FusedVolume"] = field(default_factory=dict)
 
 
 class Volumes:
