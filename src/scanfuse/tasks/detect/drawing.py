@@ -217,7 +217,7 @@ def _legend(width: int, detections: Detections, min_score: float, letters: int) 
         if truth.ignored.any():
             words.append(("ignored", _IGNORED))
     hidden = len(detections) - len(shown)
-    words.append((f"{len(shown)} shown" + (f", {hidden} below {min_score:g}" if hidden else ""), None))
+    words.append((f"{len(shown)} shown" + (f", {hidden} below {min_score:.2g}" if hidden else ""), None))
     return _strip(width, words, letters)
 
 
