@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from pydantic import Field, field_validator
 from torch.utils.data import Dataset
 
@@ -275,6 +276,13 @@ class CaseDataset(Dataset[dict[str, Any]]):
     def targets(self) -> list[str]:
         """The target text of every sample in order."""
         return [row.target for row in self._rows]
+
+    @property
+    def tables(self) -> Float32[np.ndarray, "n f 2"]:
+        """The tables of all samples, nothing dropped; UserError for a cell that cannot be read."""
+        for index, why in self._wrong.items():
+            raise UserError(f"{self._rows[index].id}: {why}")
+        return self._values
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self._rows[index]
