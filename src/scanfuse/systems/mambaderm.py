@@ -65,6 +65,7 @@ from scanfuse.layers.ss2d import SS2DOptions
 from scanfuse.layers.tabular import TableEncoder, TableTokens
 from scanfuse.layers.vim import VimBlock
 from scanfuse.layers.vss import VSSBlock
+from scanfuse.run import CROSS_VALIDATION
 from scanfuse.systems import Demonstration
 from scanfuse.systems._trees import Stacked, TreeConfig, TreesAlone, fit, network_of, require_network
 from scanfuse.tasks.classify import Classification, SamplingSettings
@@ -302,11 +303,14 @@ class System:
         if config.trees.use == "stacked":
             run = network_of(config.trees, config.folds)
             found = build(_Config, run.config())
-            if found.trees.use != "none" or (config.folds.folds and config.folds != found.folds):
+            in_folds = (Path(config.trees.network) / CROSS_VALIDATION).is_file()
+            asked = config.folds if in_folds or config.folds.fold else found.folds
+            if found.trees.use != "none" or asked != found.folds:
                 raise UserError(
                     f"{run.path} has no network of its own, or is another fold than asked for: give the run of a "
                     "network, or a cross-validation with the same --folds."
                 )
+            # Where and how it computes, and what is known only here.
             here = {name: getattr(config.train, name) for name in ("device", "threads", "workers")}
             _log.info("Everything but the trees is as in %s.", run.path)
             return found.model_copy(update={"trees": config.trees, "train": found.train.model_copy(update=here)})

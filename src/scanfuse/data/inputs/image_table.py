@@ -27,6 +27,7 @@ from scanfuse.data.manifest import COLUMNS, Manifest, Row, read_csv
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
 from scanfuse.data.readers.given import image_of
 from scanfuse.data.readers.hdf5 import Container
+from scanfuse.data.splits import quick_part
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox_colour
 from scanfuse.data.transforms.placement import Placement
 from scanfuse.data.transforms.skin import SkinAugmentation, augment_skin
@@ -64,6 +65,7 @@ class CaseSettings(Section):
     hue: float = Field(0.02, ge=0, le=0.5, description="largest random turn of the hue")
     erase: float = Field(0.0, ge=0, le=1, description="chance of a random blank square")
     cache_mb: float = Field(512.0, ge=0, description="memory for decoded pictures, per worker")
+    quick_test: bool = Field(False, description="few patients of each split, to see that everything works")
 
     @field_validator("options")
     @classmethod
@@ -146,10 +148,10 @@ class ImageTable:
             known = {text: _is_known(text, self.labels) for text in dict.fromkeys(manifest.table["target"])}
             targets = [text if known[text] else "" for text in manifest.table["target"]]
             return replace(manifest, table=manifest.table.assign(target=targets))
-        if not self.folds.folds:
-            return manifest
         folds = self.folds
-        return with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+        if folds.folds:
+            manifest = with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+        return quick_part(manifest, self.settings.split_seed) if self.settings.quick_test else manifest
 
     def check(self, root: Path) -> list[check.Finding]:
         """As for other pictures, and what the table would warn of."""

@@ -123,6 +123,10 @@ class Classification:
             self.positive = (values[:, 0] == 1) & known[:, 0]
             if self.classes.kind != "binary" or not self.positive.any():
                 raise UserError("--negatives-per-positive needs a binary task with positives in the training part.")
+            ratio, positives = self.sampling_settings.negatives, int(self.positive.sum())
+            others = min(ratio * positives, int((~self.positive).sum()))
+            few = "" if others == ratio * positives else "; there are no more"
+            _log.info("An epoch has %d positives and %d others (1 : %d%s).", positives, others, ratio, few)
 
     def order(self, count: int, *, batch: int, seed: int, epoch: int) -> list[list[int]]:
         """Every sample once, or drawn by class or ratio; a last batch of one joins the one before it.
@@ -180,10 +184,11 @@ class Classification:
         return Criterion(row["val_loss"], "loss", note if instead else "")
 
     def results(self, forward: Forward, batch: dict[str, Any]) -> list[Prediction]:
-        """Raw results, one per sample, with test-time flips if the settings ask for them."""
-        if not self.point_settings.test_time_flips:
+        """Raw results, one per sample, with test-time flips or turns if the settings ask for them."""
+        turns = self.point_settings.test_time_turns
+        if not (self.point_settings.test_time_flips or turns):
             return predictions_of(forward(batch), batch, self.classes)
-        return predictions_of(flip_average(forward, batch, self.classes), batch, self.classes)
+        return predictions_of(flip_average(forward, batch, self.classes, turns=turns), batch, self.classes)
 
     def fit(self, results: Iterable[Prediction]) -> str:
         """Fits temperature and thresholds on the validation studies and keeps them."""
