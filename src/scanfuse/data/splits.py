@@ -69,8 +69,8 @@ def quick_part(manifest: Manifest, seed: int = 0) -> Manifest:
         kept |= set(turns[:most])
     shown = len(kept), table["group"].nunique()
     note = f"quick test: {shown[0]} of {shown[1]} patients; its values mean nothing"
-    split = table["split"].where(table["group"].isin(kept), "")
-    return replace(manifest, table=table.assign(split=split), notes=(*manifest.notes, note))
+    splits = table["split"].where(table["group"].isin(kept), "")
+    return replace(manifest, table=table.assign(split=splits), notes=(*manifest.notes, note))
 
 
 def split_groups(
