@@ -284,15 +284,9 @@ class System:
     def __init__(self, config: _Config) -> None:
         self.config = config
         self.model = _model(config)
-        self.task = Classification(
-            config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling
-        )
+        self.task = Classification.of(config)
         self.data = ImageTable(config.data, labels=self.task.targets, folds=config.folds, seed=config.train.seed)
-        if config.model.num_outputs != self.task.classes.num_outputs:
-            raise UserError(
-                f"The network has {config.model.num_outputs} outputs, but the task ({self.task.classes.kind}) has "
-                f"{self.task.classes.num_outputs}: leave --num-outputs and --labels to the data."
-            )
+        self.task.require_outputs(config.model.num_outputs)
 
     @staticmethod
     def completed(config: _Config, root: Path) -> _Config:

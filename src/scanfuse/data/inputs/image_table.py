@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from scanfuse.data import check, layouts
 from scanfuse.data.cases import IMAGE
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import COLUMNS, Manifest, Row, read_csv
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
@@ -46,8 +47,8 @@ _log = logging.getLogger(__name__)
 class CaseSettings(Section):
     """Cases of one picture and one row of a table."""
 
-    layout: str = Field("auto", description="of the folder; auto finds it")
-    options: tuple[str, ...] = Field((), description="of the layout, name=value, such as target=dx")
+    layout: Annotated[str, layout_of(KIND)] = Field("auto", description="of the folder; auto finds it")
+    options: LayoutOptions = Field((), description="of the layout, name=value, such as target=dx")
     incomplete: Literal["error", "keep", "drop"] = Field(
         "error", description="cases without their picture, in training; to predict they are kept"
     )
@@ -66,23 +67,6 @@ class CaseSettings(Section):
     erase: float = Field(0.0, ge=0, le=1, description="chance of a random blank square")
     cache_mb: float = Field(512.0, ge=0, description="memory for decoded pictures, per worker")
     quick_test: bool = Field(False, description="few patients of each split, to see that everything works")
-
-    @field_validator("options")
-    @classmethod
-    def _names_and_values(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not text.partition("=")[0] or "=" not in text:
-                raise ValueError(f"expected name=value, not {text!r}")
-        return value
-
-    @field_validator("layout")
-    @classmethod
-    def _is_a_layout(cls, value: str) -> str:
-        try:
-            layouts.check_name(value, KIND)
-        except UserError as error:
-            raise ValueError(str(error).removesuffix(".")) from None
-        return value
 
     @field_validator("drop_table")
     @classmethod

@@ -187,9 +187,9 @@ def weighted_retrieval(
 
         sum_i w_i y_i h_i / sum_i w_i y_i,   h_i = min(max((top - above_i) / equal_i, 0), 1),
 
-    above_i being how many samples of its group have a higher score than i, and equal_i how many have the same, i among
-    them: of equal scores any is as likely to be looked at. (r,), NaN where no positive has weight. 1 where no group
-    has more than `top` samples.
+    above_i being how many samples of its group have a higher score than i, and equal_i how many have the same, i
+    among them: of equal scores any is as likely to be looked at. (r,), NaN where no positive has weight; 1 where no
+    group has more than `top` samples.
 
     Args:
         target: (n,), 0 or 1.

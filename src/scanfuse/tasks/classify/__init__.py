@@ -12,9 +12,9 @@ See `classes` (kinds, labels), `prediction` (results), `loss`, `operating_point`
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -101,6 +101,23 @@ class Classification:
         self.positive: np.ndarray | None = None  # which training samples are positive, where a ratio is asked for
         self.drawing: np.ndarray | None = None  # how likely each training sample is drawn; None: once per epoch
         self.point: OperatingPoint = undecided(self.classes)
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """That of a configuration with the sections task, loss, decision and sampling."""
+        return cls(config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling)
+
+    def require_outputs(self, number: int, usual: Collection[int] = ()) -> None:
+        """Refuses a network with another number of outputs than the task has (or than is usual for it).
+
+        Raises:
+            UserError: it is none of these.
+        """
+        if number not in (usual or (self.classes.num_outputs,)):
+            raise UserError(
+                f"The network has {number} outputs, but the task ({self.classes.kind}) has "
+                f"{self.classes.num_outputs}: leave --num-outputs and --labels to the data."
+            )
 
     @property
     def targets(self) -> Labels:
