@@ -36,7 +36,7 @@ def options(words: list[str]) -> dict[str, str]:
 
 
 def leaves_by_flag(name: str) -> dict[str, Leaf]:
-    return {leaf.flag: leaf for leaf in leaves(systems.load(name).Config)}
+    return {flag: leaf for leaf in leaves(systems.load(name).Config) for flag in leaf.names}
 
 
 def of_click(command: click.Command) -> set[str]:

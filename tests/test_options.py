@@ -24,7 +24,8 @@ def test_every_word_of_every_choice_is_taken_as_text(name: str) -> None:
         for part in leaf.path[:-1]:
             section = section.model_fields[part].annotation
         for text, word in zip(leaf.choices or (), words, strict=True):
-            beside = {"pauc-above": "0.8"} if text == "pauc" else {}  # which is refused alone
+            # What is refused alone.
+            beside = {"pauc": {"pauc-above": "0.8"}, "stacked": {"network": "RUN"}}.get(text, {})
             given: Any = nested(leaves(config_type), {leaf.flag: text, **beside})
             for part in leaf.path[:-1]:
                 given = given[part]
@@ -59,3 +60,15 @@ def wrong(folder: Path) -> Path:
     path = folder / "wrong.yaml"
     path.write_text("system: clinicalfmamba\ntrain:\n  epoch: 3\n")
     return path
+
+
+def test_another_name_of_an_option_and_a_switch_without_a_value(tmp_path: Path, capsys: Capture) -> None:
+    base = ["train", "mambaderm", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")]
+    for option in ("--batch", "--batch-size", "--batch_size"):
+        assert "batch' cannot be 'x'" in fails([*base, option, "x"], capsys)
+        assert "does not exist" in fails([*base, option, "3"], capsys)
+    for words in (["--quick-test"], ["--quick-test", "false"], ["--quick_test", "--fold", "2"]):
+        assert "does not exist" in fails([*base, *words], capsys)
+    assert "quick_test' cannot be 'maybe'" in fails([*base, "--quick-test", "maybe"], capsys)
+    for fold in ("0", "1", "all"):
+        assert "needs --folds K" in fails([*base, "--preset", "tiny", "--fold", fold], capsys)

@@ -192,7 +192,10 @@ def _train_command(name: str) -> click.Command:
     ]
     for leaf in found:
         text = f"{leaf.field.description or ''} [{'.'.join(leaf.path[:-1])}; {leaf.kind}]"
-        options.append(click.Option([f"--{leaf.flag}", _parameter(leaf.flag)], metavar=leaf.kind.upper(), help=text))
+        names = [*(f"--{name}" for name in leaf.names), _parameter(leaf.flag)]
+        # A switch alone is "true".
+        alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if leaf.kind == "true|false" else {}
+        options.append(click.Option(names, metavar=leaf.kind.upper(), help=text, **alone))
     # Underscores are as good as hyphens, as in every other command.
     alike = {"token_normalize_func": option_name}
     return click.Command(name, context_settings=alike, params=options, callback=action, help=systems.summary(name))

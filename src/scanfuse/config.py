@@ -63,7 +63,13 @@ class TrainConfig(Section):
     """
 
     epochs: int = Field(50, ge=1, le=1_000_000, description="passes over the training data")
-    batch: int = Field(4, ge=1, le=65_536, description="samples per step, all in memory at once")
+    batch: int = Field(
+        4,
+        ge=1,
+        le=65_536,
+        description="samples per step, all in memory at once",
+        json_schema_extra={"also": "batch-size"},
+    )
     accumulate: int = Field(1, ge=1, le=65_536, description="steps whose gradients are added up before an update")
     nominal_batch: int = Field(
         0, ge=0, le=65_536, description="samples per update, reached by accumulating; 0 = as --accumulate says"

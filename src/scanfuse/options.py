@@ -1,7 +1,8 @@
 """Configuration types as options of a command line, and the words that click cannot know beforehand.
 
 Each leaf field of a configuration is one flag, named after the field with hyphens (or after its `flag` in
-`json_schema_extra`); flags are unique over the sections of a system, so none needs a prefix.
+`json_schema_extra`, which may also have another name of it, `also`); flags are unique over the sections of a system,
+so none needs a prefix.
 """
 
 import difflib
@@ -25,6 +26,12 @@ class Leaf(typing.NamedTuple):
     path: tuple[str, ...]
     flag: str
     field: FieldInfo
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The flag, and the other name that it may have."""
+        extra = self.field.json_schema_extra if isinstance(self.field.json_schema_extra, dict) else {}
+        return (self.flag, *([str(extra["also"])] if "also" in extra else []))
 
     @property
     def choices(self) -> tuple[str, ...] | None:
@@ -70,7 +77,7 @@ def leaves(config_type: type[BaseModel]) -> list[Leaf]:
         else:
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
             found.append(Leaf((name,), str(extra.get("flag", name)).replace("_", "-"), field))
-    flags = [leaf.flag for leaf in found]
+    flags = [name for leaf in found for name in leaf.names]
     twice = sorted({flag for flag in flags if flags.count(flag) > 1})
     if twice:
         raise ValueError(f"{config_type.__name__}: the flags {twice} occur in more than one section")

@@ -173,17 +173,18 @@ ABILITIES: dict[str, tuple[str, tuple[str, ...], list[tuple[Verb, str]]]] = {
     "missing_inputs": ("system", ("missing_inputs",), [(predict_one_input, "is missing; this run takes")]),
     "completed": ("system", ("completed",), []),  # a training uses them where they are, and needs none
     "start": ("system", ("start",), []),
+    "fit_once": ("system", ("fit_once",), []),
     "facts": ("system", ("facts",), []),
     "adjustable": ("system", ("adjustable",), [(predict_with_baselines, "No such option: --baselines")]),
 }
 HAS: dict[str, set[str]] = {
     "clinicalfmamba": {"adjustable", "facts"},
     "clinicalfmamba3d": {"adjustable", "facts"},
-    "fusionmamba": set(ABILITIES) - {"adjustable", "joined"},
+    "fusionmamba": set(ABILITIES) - {"adjustable", "fit_once", "joined"},
     "mambaderm": set(ABILITIES) - {"adjustable"},
-    "plain": set(ABILITIES) - {"adjustable"},
-    "plain3d": set(ABILITIES) - {"adjustable"},
-    "xfmamba": set(ABILITIES) - {"adjustable"},
+    "plain": set(ABILITIES) - {"adjustable", "fit_once"},
+    "plain3d": set(ABILITIES) - {"adjustable", "fit_once"},
+    "xfmamba": set(ABILITIES) - {"adjustable", "fit_once"},
 }
 
 

@@ -51,6 +51,17 @@ def test_the_evaluation_has_the_area_above_a_sensitivity(run: Path) -> None:
     assert len(list((run / "evaluation/test/examples").glob("*.png"))) > 0
 
 
+def test_the_retrieval_per_patient_is_that_of_the_predictions(run: Path) -> None:
+    """Of the two lesions of each patient with the highest scores, by hand from the values per sample."""
+    found = json_of(run / "evaluation/test/evaluation.json")
+    rows = table_of(run / "evaluation/test/per_sample.csv")
+    best = rows.sort_values("p_malignant", ascending=False).groupby("group").head(2)
+    value = found["cells"][found["methods"][0]]["retrieval"]
+    assert value["mean"] == pytest.approx(best["target"].sum() / rows["target"].sum())
+    assert value["low"] <= value["mean"] <= value["high"]
+    assert any("2 highest scores of their patient" in note for note in found["notes"])
+
+
 def test_a_folder_a_case_and_parts_of_a_case_are_predicted(
     run: Path, moles: Path, tmp_path: Path, capsys: Capture
 ) -> None:

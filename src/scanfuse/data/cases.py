@@ -15,7 +15,7 @@ from scanfuse.data.manifest import Manifest, read_csv
 from scanfuse.data.splits import FRACTIONS, split_groups
 from scanfuse.errors import UserError
 
-__all__ = ["IMAGE", "manifest_of_cases", "pictures_in", "rows_of", "table_with"]
+__all__ = ["IMAGE", "diagnosed", "manifest_of_cases", "pictures_in", "rows_of", "table_with"]
 
 IMAGE = "image"
 
@@ -42,6 +42,32 @@ def rows_of(file: Path) -> pd.DataFrame:
     if not len(table):
         raise UserError(f"{file} has no row.")
     return table
+
+
+def diagnosed(
+    root: Path, layout: str, expected: str, columns: Sequence[str], diagnoses: tuple[str, Sequence[str]], name: str
+) -> tuple[Path, pd.DataFrame]:
+    """The file of a data set's table and its rows, each with one of the known diagnoses.
+
+    Args:
+        root: folder or file.
+        layout, expected: what the table is looked for as, for messages.
+        columns: by which it is known.
+        diagnoses: the column of the diagnosis, and what may stand there.
+        name: of the data set.
+
+    Raises:
+        UserError: there is no such table, or an unknown diagnosis.
+    """
+    file = table_with(root, columns)
+    if file is None:
+        raise UserError(f"{root} is not in the layout {layout!r}: expected {expected}.")
+    table = rows_of(file)
+    column, known = diagnoses
+    other = sorted(set(table[column]) - set(known))
+    if other:
+        raise UserError(f"{file} has the diagnosis {other[0]!r}; {name} has {', '.join(known)}.")
+    return file, table
 
 
 def pictures_in(folders: Sequence[Path], suffixes: Sequence[str] = (".jpg", ".jpeg", ".png")) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import pkgutil
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -57,6 +57,8 @@ class System(Protocol):
                                               it names) tell, such as labels, outputs and sizes
         facts(config) -> [(title, text)]      static: what a report says first of a run with that configuration
         start() -> str                        fills the weights that a training starts from, and says which they are
+        fit_once(training, validation) -> str a property: fits the model in one go, without epochs, and says what was
+                                              chosen; None where the configuration asks for a training in steps
         evidence(batch, target, method) -> {name: (b, h, w)}     heat maps of an input, or a joint one
         missing_inputs = True                 a sample may lack inputs, as long as one is there
         adjustable = (flag, ...)              settings that may be changed when a run is applied: how it is computed,
@@ -90,6 +92,9 @@ class Abilities(Protocol):
     def facts(config: Mapping[str, Any]) -> list[tuple[str, str]]: ...
 
     def start(self) -> str: ...
+
+    @property
+    def fit_once(self) -> "Callable[[Any, Any], str] | None": ...
 
     def evidence(self, batch: dict[str, Any], target: "Target", method: "Method") -> dict[str, "Tensor"]: ...
 

@@ -22,7 +22,8 @@ Presets and parameters with one output and 38 features (34 numbers, 4 of 33 cate
 No revision of the published code has the advertised numbers; what it has when it matches its description is `light`.
 
 Ablations behind `fusion`: `no_gate` (G alone goes on), `no_cross` (no attention; picture and table meet in the head),
-`concat` (neither), `image`, `table` (one input alone).
+`concat` (neither), `image`, `table` (one input alone). Beside the network, behind `trees`: `alone`, gradient-boosted
+trees on the table, and `stacked`, these and a trained network with weights that are fitted on validation samples.
 
 What may be missing. A picture that is not there gives a map T of zeros, whatever its pixels are; a table that is not
 there has the learned fill of every feature and every missing indicator set. A sample without both is an error.
@@ -40,7 +41,8 @@ Differences from the publication
 Source: the repository MarvelMathesh/MambaDerm at its first commit; there is no paper.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,9 +54,9 @@ from torch import Tensor, nn
 
 from scanfuse.backbones.light_stem import LightStem
 from scanfuse.backbones.timm_encoder import TimmEncoder
-from scanfuse.config import Section, TrainConfig
+from scanfuse.config import Section, TrainConfig, build
 from scanfuse.data.folds import FoldConfig
-from scanfuse.data.inputs.image_table import INPUTS, CaseSettings, ImageTable
+from scanfuse.data.inputs.image_table import INPUTS, CaseDataset, CaseSettings, ImageTable
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import Method, Target, grad_cam
 from scanfuse.fusion.cross_attention import CrossAttention
@@ -63,13 +65,17 @@ from scanfuse.layers.ss2d import SS2DOptions
 from scanfuse.layers.tabular import TableEncoder, TableTokens
 from scanfuse.layers.vim import VimBlock
 from scanfuse.layers.vss import VSSBlock
+from scanfuse.run import CROSS_VALIDATION
 from scanfuse.systems import Demonstration
+from scanfuse.systems._trees import Stacked, TreeConfig, TreesAlone, fit, network_of, require_network
 from scanfuse.tasks.classify import Classification, SamplingSettings
 from scanfuse.tasks.classify.classes import ClassSettings, classes_of
 from scanfuse.tasks.classify.loss import ClassificationLoss
 from scanfuse.tasks.classify.operating_point import OperatingPointSettings
 
 __all__ = ["Config", "Model", "ModelConfig", "System"]
+
+_log = logging.getLogger(__name__)
 
 Fusion = Literal["mambaderm", "no_gate", "no_cross", "concat", "image", "table"]
 
@@ -226,6 +232,7 @@ class Config(Section):
     system: Literal["mambaderm"] = "mambaderm"
     model: ModelConfig = ModelConfig()
     start: StartConfig = StartConfig()
+    trees: TreeConfig = TreeConfig()
     data: CaseSettings = CaseSettings()
     task: ClassSettings = ClassSettings()
     loss: ClassificationLoss = ClassificationLoss()
@@ -236,6 +243,18 @@ class Config(Section):
 
 
 _Config = Config  # inside System the name Config is the attribute that the verbs read
+
+
+def _model(config: Config) -> Model | TreesAlone | Stacked:
+    model, trees = config.model, config.trees
+    if trees.use == "alone":
+        if model.fusion == "image":
+            raise UserError("Trees look at the table alone: leave --fusion image out, or --trees.")
+        return TreesAlone(model.categories, model.num_outputs, trees.settings)
+    if trees.use == "stacked":
+        return Stacked(Model(model), model.categories, model.num_outputs, trees.settings)
+    return Model(model)
+
 
 _MEAN, _SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pictures in [0, 1]."""
@@ -248,35 +267,47 @@ class System:
     default_preset = "mambaderm"
     demonstration = Demonstration(
         phantom="isic2024",
-        options={"patients": 500, "size": 64},
+        options={"patients": 1500, "size": 48},
         quick={"patients": 24, "size": 32},
         rivals={
             "image only": {"model": {"fusion": "image"}},
             "table only": {"model": {"fusion": "table"}},
+            "trees on the table": {"trees": {"use": "alone"}},
         },
     )
     missing_inputs = True
     config: _Config
-    model: Model
+    model: Model | TreesAlone | Stacked
     data: ImageTable
     task: Classification
 
     def __init__(self, config: _Config) -> None:
         self.config = config
-        self.model = Model(config.model)
-        self.task = Classification(
-            config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling
-        )
+        self.model = _model(config)
+        self.task = Classification.of(config)
         self.data = ImageTable(config.data, labels=self.task.targets, folds=config.folds, seed=config.train.seed)
-        if config.model.num_outputs != self.task.classes.num_outputs:
-            raise UserError(
-                f"The network has {config.model.num_outputs} outputs, but the task ({self.task.classes.kind}) has "
-                f"{self.task.classes.num_outputs}: leave --num-outputs and --labels to the data."
-            )
+        self.task.require_outputs(config.model.num_outputs)
 
     @staticmethod
     def completed(config: _Config, root: Path) -> _Config:
-        """The configuration with the labels of the data, and what the training rows say of the table's features."""
+        """The configuration with the labels of the data, and what the training rows say of the table's features.
+
+        That of a stack is the configuration of its network's run, apart from the trees and where it computes.
+        """
+        if config.trees.use == "stacked":
+            run = network_of(config.trees, config.folds)
+            found = build(_Config, run.config())
+            in_folds = (Path(config.trees.network) / CROSS_VALIDATION).is_file()
+            asked = config.folds if in_folds or config.folds.fold else found.folds
+            if found.trees.use != "none" or asked != found.folds:
+                raise UserError(
+                    f"{run.path} has no network of its own, or is another fold than asked for: give the run of a "
+                    "network, or a cross-validation with the same --folds."
+                )
+            # Where and how it computes, and what is known only here.
+            here = {name: getattr(config.train, name) for name in ("device", "threads", "workers")}
+            _log.info("Everything but the trees is as in %s.", run.path)
+            return found.model_copy(update={"trees": config.trees, "train": found.train.model_copy(update=here)})
         task = config.task.filled(config.data.open(root))
         classes = classes_of(task)
         data = ImageTable(config.data, labels=classes.targets, folds=config.folds, seed=config.train.seed)
@@ -298,12 +329,20 @@ class System:
             "image": "; no table",
             "table": "; no image",
         }
-        return [("Fusion", f"{fusion}{plain.get(fusion, '')}")]
+        trees = config.get("trees", {}).get("use", "none")
+        if trees == "alone":
+            return [("Method", "gradient-boosted trees on the table alone; no network")]
+        stacked = [("Stacked with", "gradient-boosted trees on the table")] if trees == "stacked" else []
+        return [("Fusion", f"{fusion}{plain.get(fusion, '')}"), *stacked]
 
     def start(self) -> str:
-        """Fills the stem as the settings ask; says what with."""
+        """Fills the stem, or the whole network of a stack, as the settings ask; says what with."""
         weights = self.config.start.stem_weights
-        if self.config.model.fusion == "table":
+        if isinstance(self.model, Stacked):
+            run = network_of(self.config.trees, self.config.folds)
+            self.model.network.load_state_dict(run.load_weights())
+            return f"The network is that of {run.path}."
+        if isinstance(self.model, TreesAlone) or self.config.model.fusion == "table":
             return ""
         if self.config.model.stem == "light" or weights == "random":
             if weights != "random":
@@ -316,14 +355,42 @@ class System:
         stem.load(None if weights == "timm" else weights)
         return f"The stem starts from {weights if weights != 'timm' else 'the published weights'} of {stem.name}."
 
+    @property
+    def fit_once(self) -> Callable[[CaseDataset, CaseDataset], str] | None:
+        """What fills trees from training and validation samples; None for a network, which is trained in steps."""
+        return None if isinstance(self.model, Model) else self._fit
+
+    def _fit(self, training: CaseDataset, validation: CaseDataset) -> str:
+        model, train = self.model, self.config.train
+        if isinstance(model, Model):
+            raise TypeError("a network is trained in steps")
+        if isinstance(model, Stacked):
+            run = network_of(self.config.trees, self.config.folds)
+            require_network(run, self.data.table.fitted(), training, validation)
+        return fit(
+            model,
+            self.task,
+            training,
+            validation,
+            forward=lambda network, batch: self._logits(network, batch),
+            collate=self.data.collate,
+            settings=self.config.trees.settings,
+            batch=train.batch,
+            seed=train.seed,
+        )
+
     def forward(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Float[Tensor, "b n"]:
         """The logits; the inputs named in `without`, and those that `present` denies, count as missing."""
+        return self._logits(self.model, batch, without)
+
+    def _logits(self, model: nn.Module, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Tensor:
         there = {name: batch["present"][name] & (name not in without) for name in INPUTS}
         if not bool((there["image"] | there["table"]).all()):
             raise ValueError("a sample has neither picture nor table: leave it out")
         image, table = batch["image"], batch["table"] * there["table"][:, None, None]
         mean, sd = (image.new_tensor(value)[:, None, None] for value in (_MEAN, _SD))
-        return self.model((image - mean) / sd, table, None if bool(there["image"].all()) else there["image"])
+        logits: Tensor = model((image - mean) / sd, table, None if bool(there["image"].all()) else there["image"])
+        return logits
 
     def evidence(
         self, batch: dict[str, Any], target: Target, method: Method = "gradcam"
@@ -334,4 +401,5 @@ class System:
         """
         if not self.model.taps:
             return {"image": batch["image"].new_zeros(len(batch["image"]), 1, 1)}
-        return grad_cam(self.model, self.model.taps, lambda: self.forward(batch), target, method=method)
+        network = self.model.network if isinstance(self.model, Stacked) else self.model
+        return grad_cam(network, self.model.taps, lambda: self.forward(batch), target, method=method)

@@ -311,15 +311,9 @@ class System:
     def __init__(self, config: _Config) -> None:
         self.config = config
         self.model = Model(config.model)
-        self.task = Classification(
-            config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling
-        )
+        self.task = Classification.of(config)
         self.data = ViewPairs(config.data, labels=self.task.targets, folds=config.folds, seed=config.train.seed)
-        if config.model.num_outputs not in _output_counts(self.task.classes):
-            raise UserError(
-                f"The network has {config.model.num_outputs} outputs, but the task ({self.task.classes.kind}) has "
-                f"{self.task.classes.num_outputs}: leave --num-outputs and --labels to the data."
-            )
+        self.task.require_outputs(config.model.num_outputs, _output_counts(self.task.classes))
 
     @staticmethod
     def completed(config: _Config, root: Path) -> _Config:

@@ -126,6 +126,8 @@ def takes_every_fold(base: dict[str, Any], given: dict[str, Any]) -> bool:
     asked, written = given.get("folds", {}), base.get("folds", {})
     fold = asked.get("fold", "all" if "folds" in asked else written.get("fold", "all"))
     if fold != "all" or str(asked.get("folds", written.get("folds", 0))) == "0":
+        if "fold" in asked and str(asked.get("folds", written.get("folds", 0))) == "0":
+            raise UserError(f"--fold {asked['fold']} needs --folds K, the number of parts.")
         if "all" in (asked.get("fold"), written.get("fold")):
             raise UserError("--fold all needs --folds K, the number of parts.")
         return False

@@ -18,6 +18,7 @@ from scanfuse.device import choose_device
 from scanfuse.errors import UserError
 from scanfuse.run import Run, new_run, open_run
 from scanfuse.verbs.doctor import environment
+from scanfuse.verbs.fitting import fit_in_one_go
 from scanfuse.verbs.stopping import Interrupted
 from scanfuse.verbs.training import Training
 
@@ -52,6 +53,13 @@ def train(config: Any, data: str | Path, out: str | Path, *, quiet: bool = False
     if started_from:
         _log.warning(started_from)  # also where --quiet hides the progress: random weights are never used in silence
     fitted = system.data.prepare(manifest.subset("train"))
+    fit_once = systems.ability(system, "fit_once")
+    if fit_once is not None:
+        with new_run(out) as run:
+            run.describe(config, manifest, fitted, environment())
+            return fit_in_one_go(
+                system, fit_once, manifest, run, source, device, quiet=quiet, started_from=started_from
+            )
     training = Training(system, manifest, Run(Path(out)), source, device, quiet=quiet, started_from=started_from)
     # Only now, after all that the data and the settings can be refused for, is anything written.
     with new_run(out) as run:

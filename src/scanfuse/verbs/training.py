@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +31,7 @@ from scanfuse.verbs.optimisation import WeightAverage, learning_rate, make_optim
 from scanfuse.verbs.progress import Progress
 from scanfuse.verbs.stopping import Stop, stop_on_signals
 
-__all__ = ["Training"]
+__all__ = ["Training", "training_record"]
 
 _PICTURED = 3
 """Batches of the first epoch that are drawn."""
@@ -243,20 +243,8 @@ class Training:
         model.load_state_dict(own)
 
     def _record(self, row: dict[str, float], criterion: Criterion) -> dict[str, Any]:
-        return {
-            "system": self.system.config.system,
-            "scanfuse": __version__,
-            "parameters": sum(p.numel() for p in self.system.model.parameters()),
-            "best_epoch": self.state.best_epoch,
-            "selected_by": criterion.by,
-            "finished": False,
-            "validation": {key: value for key, value in row.items() if key.startswith("val_")},
-            "samples": self.manifest.describe(),
-            "data": str(self.source),
-            **({"started_from": self.started_from} if self.started_from else {}),
-            "split_digest": self.manifest.digest,
-            "split_notes": list(self.manifest.notes),
-        }
+        best = self.state.best_epoch
+        return training_record(self.system, self.manifest, self.source, row, criterion, best, self.started_from)
 
     def _patience_is_over(self) -> bool:
         waited = self.state.epoch - max(self.state.best_epoch, 0)
@@ -320,6 +308,32 @@ class _LossModule(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return self._loss(self._forward(batch), batch)
+
+
+def training_record(
+    system: System,
+    manifest: Manifest,
+    source: Path,
+    row: Mapping[str, float],
+    criterion: Criterion,
+    best_epoch: int,
+    started_from: str,
+) -> dict[str, Any]:
+    """What run.json says of weights: whose they are, of which epoch, how good on validation, from which data."""
+    return {
+        "system": system.config.system,
+        "scanfuse": __version__,
+        "parameters": sum(p.numel() for p in system.model.parameters()),
+        "best_epoch": best_epoch,
+        "selected_by": criterion.by,
+        "finished": False,
+        "validation": {key: value for key, value in row.items() if key.startswith("val_")},
+        "samples": manifest.describe(),
+        "data": str(source),
+        **({"started_from": started_from} if started_from else {}),
+        "split_digest": manifest.digest,
+        "split_notes": list(manifest.notes),
+    }
 
 
 def _accelerator(device: torch.device, precision: str) -> Accelerator:

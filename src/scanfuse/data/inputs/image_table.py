@@ -8,10 +8,11 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from pydantic import Field, field_validator
 from torch.utils.data import Dataset
 
@@ -21,11 +22,13 @@ from scanfuse.data.cases import IMAGE
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.labelled import with_known_targets
+from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import COLUMNS, Manifest, Row, read_csv
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
 from scanfuse.data.readers.given import image_of
 from scanfuse.data.readers.hdf5 import Container
+from scanfuse.data.splits import quick_part
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox_colour
 from scanfuse.data.transforms.placement import Placement
 from scanfuse.data.transforms.skin import SkinAugmentation, augment_skin
@@ -44,8 +47,8 @@ _log = logging.getLogger(__name__)
 class CaseSettings(Section):
     """Cases of one picture and one row of a table."""
 
-    layout: str = Field("auto", description="of the folder; auto finds it")
-    options: tuple[str, ...] = Field((), description="of the layout, name=value, such as target=dx")
+    layout: Annotated[str, layout_of(KIND)] = Field("auto", description="of the folder; auto finds it")
+    options: LayoutOptions = Field((), description="of the layout, name=value, such as target=dx")
     incomplete: Literal["error", "keep", "drop"] = Field(
         "error", description="cases without their picture, in training; to predict they are kept"
     )
@@ -63,23 +66,7 @@ class CaseSettings(Section):
     hue: float = Field(0.02, ge=0, le=0.5, description="largest random turn of the hue")
     erase: float = Field(0.0, ge=0, le=1, description="chance of a random blank square")
     cache_mb: float = Field(512.0, ge=0, description="memory for decoded pictures, per worker")
-
-    @field_validator("options")
-    @classmethod
-    def _names_and_values(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not text.partition("=")[0] or "=" not in text:
-                raise ValueError(f"expected name=value, not {text!r}")
-        return value
-
-    @field_validator("layout")
-    @classmethod
-    def _is_a_layout(cls, value: str) -> str:
-        try:
-            layouts.check_name(value, KIND)
-        except UserError as error:
-            raise ValueError(str(error).removesuffix(".")) from None
-        return value
+    quick_test: bool = Field(False, description="few patients of each split, to see that everything works")
 
     @field_validator("drop_table")
     @classmethod
@@ -143,10 +130,10 @@ class ImageTable:
         manifest = self.settings.open(root, split=split)
         if not split:
             return with_known_targets(manifest, self.labels)
-        if not self.folds.folds:
-            return manifest
         folds = self.folds
-        return with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+        if folds.folds:
+            manifest = with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+        return quick_part(manifest, self.settings.split_seed) if self.settings.quick_test else manifest
 
     def check(self, root: Path) -> list[check.Finding]:
         """As for other pictures, and what the table would warn of."""
@@ -273,6 +260,13 @@ class CaseDataset(Dataset[dict[str, Any]]):
     def targets(self) -> list[str]:
         """The target text of every sample in order."""
         return [row.target for row in self._rows]
+
+    @property
+    def tables(self) -> Float32[np.ndarray, "n f 2"]:
+        """The tables of all samples, nothing dropped; UserError for a cell that cannot be read."""
+        for index, why in self._wrong.items():
+            raise UserError(f"{self._rows[index].id}: {why}")
+        return self._values
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self._rows[index]

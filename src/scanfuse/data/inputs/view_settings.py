@@ -1,18 +1,18 @@
 """The settings of data of two views per sample: which studies, which pairs, and how a picture becomes a square."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from scanfuse.config import Section
 from scanfuse.data import layouts
+from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
 from scanfuse.data.inputs.pairing import Pairing
 from scanfuse.data.inputs.slices import checked_slice
 from scanfuse.data.manifest import Manifest
 from scanfuse.data.transforms.augment import Augmentation
 from scanfuse.data.transforms.letterbox import Letterbox
-from scanfuse.errors import UserError
 
 __all__ = ["KIND", "ViewSettings"]
 
@@ -22,8 +22,8 @@ KIND = "view_pairs"
 class ViewSettings(Section):
     """Studies of any number of views, read as pairs."""
 
-    layout: str = Field("auto", description="of the folder; auto finds it")
-    options: tuple[str, ...] = Field(
+    layout: Annotated[str, layout_of(KIND)] = Field("auto", description="of the folder; auto finds it")
+    options: LayoutOptions = Field(
         (), description="of the layout, name=value, such as uncertain=ignore or parts=WRIST+HAND"
     )
     incomplete: Literal["keep", "drop"] = Field("keep", description="studies that lack a view")
@@ -50,23 +50,6 @@ class ViewSettings(Section):
         if value.strip().lower().endswith(":all"):
             raise ValueError("a view is one picture; name one slice, such as axial:middle")
         return checked_slice(value)
-
-    @field_validator("options")
-    @classmethod
-    def _names_and_values(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not text.partition("=")[0] or "=" not in text:
-                raise ValueError(f"expected name=value, not {text!r}")
-        return value
-
-    @field_validator("layout")
-    @classmethod
-    def _is_a_layout(cls, value: str) -> str:
-        try:
-            layouts.check_name(value, KIND)
-        except UserError as error:
-            raise ValueError(str(error).removesuffix(".")) from None
-        return value
 
     @property
     def letterbox(self) -> Letterbox:

@@ -9,10 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from scanfuse.config import Section
-from scanfuse.data.cases import manifest_of_cases, pictures_in, rows_of, table_with
+from scanfuse.data.cases import diagnosed, manifest_of_cases, pictures_in, table_with
 from scanfuse.data.layouts import Request
 from scanfuse.data.manifest import Manifest
-from scanfuse.errors import UserError
 
 LAYOUT = (
     "<root>/HAM10000_metadata.csv (or another name) with lesion_id, image_id, dx, and <image_id>.jpg in "
@@ -55,13 +54,7 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
         UserError: an unknown diagnosis, or pictures that are missing.
     """
     request.refuse("ham10000", "modalities", "group_pattern")
-    file = table_with(root, _COLUMNS)
-    if file is None:
-        raise UserError(f"{root} is not in the layout 'ham10000': expected {LAYOUT}.")
-    table = rows_of(file)
-    other = sorted(set(table["dx"]) - set(CLASSES))
-    if other:
-        raise UserError(f"{file} has the diagnosis {other[0]!r}; HAM10000 has {', '.join(CLASSES)}.")
+    file, table = diagnosed(root, "ham10000", LAYOUT, _COLUMNS, ("dx", CLASSES), "HAM10000")
     features = [name for name in table if name not in ("image_id", "malignant")]
     targets = table["dx"] if options.target == "dx" else table["dx"].isin(MALIGNANT).astype(int).astype(str)
     cases = table[features].replace("unknown", "").assign(id=table["image_id"], group=table["lesion_id"])

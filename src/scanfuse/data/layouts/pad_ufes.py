@@ -9,10 +9,9 @@ from typing import Literal
 from pydantic import Field
 
 from scanfuse.config import Section
-from scanfuse.data.cases import manifest_of_cases, pictures_in, rows_of, table_with
+from scanfuse.data.cases import diagnosed, manifest_of_cases, pictures_in, table_with
 from scanfuse.data.layouts import Request
 from scanfuse.data.manifest import Manifest
-from scanfuse.errors import UserError
 
 LAYOUT = (
     "<root>/metadata.csv (or another name) with patient_id, img_id, diagnostic, fitspatrick, and the pictures in "
@@ -53,13 +52,7 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
         UserError: an unknown diagnosis, or pictures that are missing.
     """
     request.refuse("pad_ufes", "modalities", "group_pattern")
-    file = table_with(root, _COLUMNS)
-    if file is None:
-        raise UserError(f"{root} is not in the layout 'pad_ufes': expected {LAYOUT}.")
-    table = rows_of(file)
-    other = sorted(set(table["diagnostic"]) - set(CLASSES))
-    if other:
-        raise UserError(f"{file} has the diagnosis {other[0]!r}; PAD-UFES-20 has {', '.join(CLASSES)}.")
+    file, table = diagnosed(root, "pad_ufes", LAYOUT, _COLUMNS, ("diagnostic", CLASSES), "PAD-UFES-20")
     features = [name for name in table if name not in ("img_id", "patient_id")]
     diagnoses = table["diagnostic"]
     targets = diagnoses if options.target == "diagnostic" else diagnoses.isin(CANCER).astype(int).astype(str)

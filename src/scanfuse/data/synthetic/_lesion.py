@@ -51,9 +51,9 @@ def draw_lesion(random: np.random.Generator, u: float, *, size: int, hair: bool 
     outline = np.ones_like(x)
     turn = random.uniform(0, 2 * np.pi)
     outline += 0.05 * np.cos(2 * (angle - turn))  # plain ovals, whatever the severity
-    outline += 0.30 * severity * np.cos(angle - turn) * np.abs(np.cos(angle - turn))
+    outline += 0.40 * severity * np.cos(angle - turn) * np.abs(np.cos(angle - turn))
     for wave in range(4, 11):
-        outline += 0.055 * severity * np.cos(wave * angle + random.uniform(0, 2 * np.pi))
+        outline += 0.075 * severity * np.cos(wave * angle + random.uniform(0, 2 * np.pi))
     distance = np.hypot(dx, dy) / (radius * outline)
     inside = soft_step(1 - distance, 0.10 - 0.05 * severity)
     brown = _BROWN * random.uniform(0.85, 1.2)
@@ -61,8 +61,8 @@ def draw_lesion(random: np.random.Generator, u: float, *, size: int, hair: bool 
     lesion = brown + (0.10 * distance**2)[..., None] + texture[..., None]
     for number, colour in enumerate(_COLOURS):
         share = np.clip(severity * 5 - number - 0.5, 0, 1)
-        where = random.normal(0, 0.22, 2)
-        spot = np.exp(-(((dx - where[0]) ** 2 + (dy - where[1]) ** 2) / (0.12 + 0.06 * random.random()) ** 2))
+        where = random.normal(0, 0.20, 2)
+        spot = np.exp(-(((dx - where[0]) ** 2 + (dy - where[1]) ** 2) / (0.20 + 0.06 * random.random()) ** 2))
         ragged = np.clip(spot * (1.2 + 0.5 * smooth_noise(random, x.shape, size / 16)), 0, 1)
         lesion = lesion + (share * ragged)[..., None] * (colour - lesion)
     picture = picture + inside[..., None] * (lesion - picture)
@@ -71,6 +71,6 @@ def draw_lesion(random: np.random.Generator, u: float, *, size: int, hair: bool 
             slope, start, bend = random.normal(), random.uniform(-1, 1), random.normal(0, 0.3)
             line = np.abs(dy - slope * dx - start - bend * dx**2) / np.hypot(1, slope)
             picture = picture * (1 - 0.6 * np.exp(-((line * size / 2 / 0.7) ** 2)))[..., None]
-    light = 1 + 0.08 * (random.normal() * x + random.normal() * y)
+    light = 1 + 0.05 * (random.normal() * x + random.normal() * y)
     picture = ndimage.gaussian_filter(picture * light[..., None], (0.4, 0.4, 0))
     return np.rint(np.clip(picture + 0.01 * random.normal(size=picture.shape), 0, 1) * 255).astype(np.uint8)

@@ -41,7 +41,7 @@ from scanfuse.metrics.classification.decision import (
     specificity,
 )
 from scanfuse.metrics.classification.inputs import checked_weights, mean_of_defined, ratio
-from scanfuse.metrics.classification.ranking import weighted_partial_auroc, weighted_ranking
+from scanfuse.metrics.classification.ranking import weighted_partial_auroc, weighted_ranking, weighted_retrieval
 
 __all__ = ["BETTER", "binary", "multiclass", "multilabel"]
 
@@ -52,6 +52,7 @@ BETTER: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
         "auroc": "higher",
         "auprc": "higher",
         "pauc": "higher",
+        "retrieval": "higher",
         "auroc_micro": "higher",
         "auprc_micro": "higher",
         "accuracy": "higher",
@@ -66,7 +67,8 @@ BETTER: Mapping[str, Literal["higher", "lower"]] = MappingProxyType(
     }
 )
 """Names in the order of the tables, and which direction is better. `nll` is the log loss; `pauc`, the area of the ROC
-curve above a sensitivity, is there for one label and where it is asked for."""
+curve above a sensitivity, and `retrieval`, the share of positives among the highest scores of their group, are there
+for one label and where they are asked for."""
 
 
 def binary(
@@ -76,6 +78,8 @@ def binary(
     weights: ArrayLike | None = None,
     *,
     pauc_above: float = 0.0,
+    groups: Sequence[str] = (),
+    top: int = 0,
 ) -> Values:
     """All metrics of one label.
 
@@ -85,6 +89,8 @@ def binary(
         threshold: positive if probability >= threshold; one number, or (n,) where samples have their own.
         weights: (r, n) or (n,), not negative; None counts every sample once.
         pauc_above: also `pauc`, the area of the ROC curve above this sensitivity; 0: without it.
+        groups: of the samples, for `retrieval`.
+        top: also `retrieval`, the share of positives among so many highest scores of their group; 0: without it.
 
     Raises:
         ValueError: see `inputs.checked`; a probability outside [0, 1].
@@ -95,6 +101,7 @@ def binary(
         "auroc": auroc,
         "auprc": auprc,
         **({"pauc": weighted_partial_auroc(target, probability, weights, min_tpr=pauc_above)} if pauc_above else {}),
+        **({"retrieval": weighted_retrieval(target, probability, groups, weights, top=top)} if top else {}),
         "accuracy": accuracy(c),
         "balanced_accuracy": balanced_accuracy(c),
         "sensitivity": sensitivity(c),

@@ -4,6 +4,7 @@ A metric of one class only is undefined: NaN, without a warning. `auroc` and `av
 `weighted_ranking` gives the same numbers for thousands of weightings at once, as the bootstrap needs them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "roc_curve",
     "weighted_partial_auroc",
     "weighted_ranking",
+    "weighted_retrieval",
 ]
 
 NAN = float("nan")
@@ -174,6 +176,46 @@ def weighted_partial_auroc(
     each = (1 - share) * rise * (1 - (f_0 + share * (f_1 - f_0) + f_1) / 2)
     area = np.where(t_1 > min_tpr, each, 0).sum(axis=1)
     return np.where((positive[:, -1] > 0) & (negative[:, -1] > 0), area, NAN)
+
+
+def weighted_retrieval(
+    target: ArrayLike, score: ArrayLike, groups: Sequence[str], weights: ArrayLike | None = None, *, top: int
+) -> Float64[np.ndarray, " r"]:
+    """Share of the positives that are among the `top` highest scores of their own group.
+
+    What a reader finds who looks at so many samples of every group (patient): with w the weights,
+
+        sum_i w_i y_i h_i / sum_i w_i y_i,   h_i = min(max((top - above_i) / equal_i, 0), 1),
+
+    above_i being how many samples of its group have a higher score than i, and equal_i how many have the same, i
+    among them: of equal scores any is as likely to be looked at. (r,), NaN where no positive has weight; 1 where no
+    group has more than `top` samples.
+
+    Args:
+        target: (n,), 0 or 1.
+        score: (n,), higher means positive.
+        groups: n labels.
+        weights: (r, n) or (n,), not negative; None counts every sample once. They do not change what is looked at.
+        top: at least 1.
+
+    Raises:
+        ValueError: see `inputs.checked` and `inputs.checked_weights`; top below 1, another number of groups.
+    """
+    y, p = checked(target, score)
+    w = checked_weights(weights, y.size)
+    if top < 1 or len(groups) != y.size:
+        raise ValueError(f"top is {top} and there are {len(groups)} groups for {y.size} samples")
+    _, group = np.unique(np.asarray(groups, object).astype(str), return_inverse=True)
+    order = np.lexsort((-p, group))
+    first = np.flatnonzero(np.diff(group[order], prepend=-1))
+    place = np.arange(y.size) - np.repeat(first, np.diff(first, append=y.size))  # within its group, from 0
+    new = (np.diff(group[order], prepend=-1) != 0) | (np.diff(-p[order], prepend=0.0) != 0)
+    start = np.flatnonzero(new)  # of each run of equal scores
+    equal = np.diff(start, append=y.size)
+    found = np.empty(y.size)
+    found[order] = np.repeat(np.clip((top - place[start]) / equal, 0, 1), equal)
+    positive = w @ y
+    return ratio(w @ (y * found), positive)
 
 
 _EMPTY = Curve(np.empty(0), np.empty(0), np.empty(0))

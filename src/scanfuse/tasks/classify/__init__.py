@@ -12,9 +12,9 @@ See `classes` (kinds, labels), `prediction` (results), `loss`, `operating_point`
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -105,6 +105,23 @@ class Classification:
         self.drawing: np.ndarray | None = None  # how likely each training sample is drawn; None: once per epoch
         self.point: OperatingPoint = undecided(self.classes)
 
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """That of a configuration with the sections task, loss, decision and sampling."""
+        return cls(config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling)
+
+    def require_outputs(self, number: int, usual: Collection[int] = ()) -> None:
+        """Refuses a network with another number of outputs than the task has (or than is usual for it).
+
+        Raises:
+            UserError: it is none of these.
+        """
+        if number not in (usual or (self.classes.num_outputs,)):
+            raise UserError(
+                f"The network has {number} outputs, but the task ({self.classes.kind}) has "
+                f"{self.classes.num_outputs}: leave --num-outputs and --labels to the data."
+            )
+
     @property
     def targets(self) -> Labels:
         """How a manifest writes the targets."""
@@ -126,6 +143,10 @@ class Classification:
             self.positive = (values[:, 0] == 1) & known[:, 0]
             if self.classes.kind != "binary" or not self.positive.any():
                 raise UserError("--negatives-per-positive needs a binary task with positives in the training part.")
+            ratio, positives = self.sampling_settings.negatives, int(self.positive.sum())
+            others = min(ratio * positives, int((~self.positive).sum()))
+            few = "" if others == ratio * positives else "; there are no more"
+            _log.info("An epoch has %d positives and %d others (1 : %d%s).", positives, others, ratio, few)
 
     def order(self, count: int, *, batch: int, seed: int, epoch: int) -> list[list[int]]:
         """Every sample once, or drawn by class or ratio; a last batch of one joins the one before it.
@@ -183,10 +204,11 @@ class Classification:
         return Criterion(row["val_loss"], "loss", note if instead else "")
 
     def results(self, forward: Forward, batch: dict[str, Any]) -> list[Prediction]:
-        """Raw results, one per sample, with test-time flips if the settings ask for them."""
-        if not self.point_settings.test_time_flips:
+        """Raw results, one per sample, with test-time flips or turns if the settings ask for them."""
+        turns = self.point_settings.test_time_turns
+        if not (self.point_settings.test_time_flips or turns):
             return predictions_of(forward(batch), batch, self.classes)
-        return predictions_of(flip_average(forward, batch, self.classes), batch, self.classes)
+        return predictions_of(flip_average(forward, batch, self.classes, turns=turns), batch, self.classes)
 
     def fit(self, results: Iterable[Prediction]) -> str:
         """Fits temperature and thresholds on the validation studies and keeps them."""

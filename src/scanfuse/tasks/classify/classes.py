@@ -39,11 +39,14 @@ class Classes:
             multilabel: the findings.
         pauc_above: results also show the area of the ROC curve above this sensitivity (binary); 0: they do not. No
             part of what is predicted, so it makes no two tasks differ.
+        top: results also show the share of positives that are among so many highest scores of their group (binary);
+            0: they do not.
     """
 
     kind: Kind
     labels: tuple[str, ...]
     pauc_above: float = field(default=0.0, compare=False)
+    top: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         least = {"binary": 1, "multiclass": 2, "multilabel": 1}[self.kind]
@@ -89,6 +92,10 @@ class ClassSettings(Section):
         0.0, ge=0, lt=1, description="also the area of the ROC curve above this sensitivity (binary); 0 = not"
     )
 
+    retrieval_top: int = Field(
+        0, ge=0, description="also the share of positives among so many highest scores of their patient (binary)"
+    )
+
     @model_validator(mode="after")
     def _pauc_is_computed(self) -> "ClassSettings":
         if self.select_by == "pauc" and not self.pauc_above:
@@ -120,7 +127,10 @@ def classes_of(settings: ClassSettings) -> Classes:
     labels = settings.labels or ((settings.positive or _POSITIVE,) if kind == "binary" else ())
     if not labels:
         raise UserError(f"A {kind} task needs --labels, or data whose targets name them.")
-    return Classes(kind, labels, settings.pauc_above if kind == "binary" else 0.0)
+    is_binary = kind == "binary"
+    return Classes(
+        kind, labels, settings.pauc_above if is_binary else 0.0, settings.retrieval_top if is_binary else 0
+    )
 
 
 def parse_target(text: str, classes: Classes) -> tuple[Float64[np.ndarray, " k"], Bool[np.ndarray, " k"]]:

@@ -1,5 +1,6 @@
 """All metrics of one column of a classification's table, with intervals by resampling patients."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,6 +78,8 @@ def metrics(classes: Classes) -> dict[str, str]:
     }[classes.kind]
     if not classes.pauc_above:
         without = without | {"pauc"}
+    if not classes.top:
+        without = without | {"retrieval"}
     return {name: better for name, better in BETTER.items() if name not in without}
 
 
@@ -93,11 +96,20 @@ def statistic(scores: Predictions, classes: Classes, thresholds: Sequence[ArrayL
     """
     y, known, p = scores.target, scores.mask, scores.probabilities
     rows = known[:, 0]
+    groups = [group for group, there in zip(scores.groups, rows, strict=True) if there]
 
     def of_weights(weights: Weights) -> dict[str, Float64[np.ndarray, " r"]]:
         if classes.kind == "binary":
             cut = np.broadcast_to(thresholds[0] if thresholds else 0.5, len(y))
-            return binary(y[rows, 0], p[rows, 0], cut[rows], weights[:, rows], pauc_above=classes.pauc_above)
+            return binary(
+                y[rows, 0],
+                p[rows, 0],
+                cut[rows],
+                weights[:, rows],
+                pauc_above=classes.pauc_above,
+                groups=groups,
+                top=classes.top,
+            )
         if classes.kind == "multiclass":
             return multiclass(y[rows, 0].astype(int), p[rows], weights[:, rows])
         averages, each = multilabel(y, known, p, thresholds, weights)
@@ -149,6 +161,12 @@ def _notes(scores: Predictions, classes: Classes) -> tuple[str, ...]:
         notes.append("one patient only: there are no intervals, and the values say nothing about others")
     elif groups < 20:
         notes.append(f"only {groups} patient(s): the intervals are too narrow and say little about others")
+    if classes.top:
+        most = max(Counter(scores.groups).values())
+        notes.append(
+            f"retrieval: share of positives among the {classes.top} highest scores of their patient"
+            + ("" if most > classes.top else f"; none has more than {most}, so it is 1 whatever the scores are")
+        )
     unknown = int((~scores.mask).sum())
     if unknown:
         notes.append(f"{unknown} of {scores.mask.size} targets are not known and were left out")

@@ -33,6 +33,9 @@ class OperatingPointSettings(Section):
     wanted_sensitivity: float = Field(0.9, gt=0, le=1, description="of --threshold-rule sensitivity")
     fixed_threshold: float = Field(0.5, ge=0, le=1, description="of --threshold-rule fixed")
     test_time_flips: bool = Field(False, description="average predictions over left-right flips")
+    test_time_turns: bool = Field(
+        False, description="average over all flips and quarter turns, for pictures without an upside"
+    )
 
 
 @dataclass(frozen=True)

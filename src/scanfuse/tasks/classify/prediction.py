@@ -129,7 +129,11 @@ def ensemble(members: Sequence[Sequence[Prediction]], classes: Classes) -> list[
 
 
 def flip_average(
-    forward: Callable[[dict[str, Any]], Float[Tensor, "b c"]], batch: dict[str, Any], classes: Classes
+    forward: Callable[[dict[str, Any]], Float[Tensor, "b c"]],
+    batch: dict[str, Any],
+    classes: Classes,
+    *,
+    turns: bool = False,
 ) -> Float[Tensor, "b c2"]:
     """Test-time augmentation: logits of the mean probability of the pictures as they are and all flipped left-right.
 
@@ -137,14 +141,21 @@ def flip_average(
         forward: batch -> logits.
         batch: the inputs that it names under "present" and that are pictures (b, c, h, w) or volumes are flipped.
         classes: what is predicted.
+        turns: all eight: as they are and flipped, each by no, one, two and three quarter turns.
     """
-    flipped = {name: batch[name].flip(-1) for name in batch["present"] if batch[name].ndim >= 4}
-    both = [one_logit(forward(part), classes).double() for part in (batch, batch | flipped)]
+    pictures = [name for name in batch["present"] if batch[name].ndim >= 4]
+
+    def moved(flip: bool, quarters: int) -> dict[str, Any]:
+        found = {name: torch.rot90(batch[name], quarters, dims=(-2, -1)) for name in pictures}
+        return batch | {name: picture.flip(-1) if flip else picture for name, picture in found.items()}
+
+    ways = [(flip, quarters) for quarters in range(4 if turns else 1) for flip in (False, True)]
+    each = [one_logit(forward(moved(*way)), classes).double() for way in ways]
     if classes.kind == "multiclass":
-        return torch.stack([z.log_softmax(1) for z in both]).logsumexp(0) - np.log(2)
+        return torch.stack([z.log_softmax(1) for z in each]).logsumexp(0) - np.log(len(each))
     # log p and log (1 - p) apart: their difference stays exact where p is close to 1.
-    positive = torch.stack([torch.nn.functional.logsigmoid(z) for z in both]).logsumexp(0)
-    negative = torch.stack([torch.nn.functional.logsigmoid(-z) for z in both]).logsumexp(0)
+    positive = torch.stack([torch.nn.functional.logsigmoid(z) for z in each]).logsumexp(0)
+    negative = torch.stack([torch.nn.functional.logsigmoid(-z) for z in each]).logsumexp(0)
     return positive - negative
 
 

@@ -170,9 +170,11 @@ def _facts(
         ("Data", str(record.get("data", ""))),
         ("Start", str(record.get("started_from", ""))),
         ("Training", f"{len(history)} of {train.get('epochs')} epochs{chosen}; seed {train.get('seed')}{parameters}"),
+        # Where nothing was trained in epochs, this stands in place of the line above.
+        ("Fitted", str(record.get("fitted", ""))),
         ("Split", f"digest {str(record.get('split_digest', 'unknown'))[:16]}"),
     ]
-    return [(title, text) for title, text in found if text]
+    return [(title, text) for title, text in found if text and not (title == "Training" and record.get("fitted"))]
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
