@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 from scanfuse.data import layouts
 from scanfuse.errors import UserError
 
-__all__ = ["LayoutOptions", "layout_of"]
+__all__ = ["LayoutOptions", "known_layout", "layout_of"]
 
 
 def _names_and_values(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -18,7 +18,8 @@ def _names_and_values(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _checked(kind: str, value: str) -> str:
+def known_layout(kind: str, value: str) -> str:
+    """The text of a setting; ValueError, as pydantic wants it, unless it is auto or a layout of the kind."""
     try:
         layouts.check_name(value, kind)
     except UserError as error:
@@ -32,4 +33,4 @@ LayoutOptions = Annotated[tuple[str, ...], AfterValidator(_names_and_values)]
 
 def layout_of(kind: str) -> AfterValidator:
     """For `Annotated[str, ...]`: the text must be auto or a layout that an input kind reads."""
-    return AfterValidator(partial(_checked, kind))
+    return AfterValidator(partial(known_layout, kind))

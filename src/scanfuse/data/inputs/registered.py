@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from scanfuse.config import Section
 from scanfuse.data import layouts
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.layout_settings import known_layout
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image
 from scanfuse.errors import UserError
@@ -33,11 +34,7 @@ class SourceSettings(Section):
     @field_validator("layout")
     @classmethod
     def _is_a_layout(cls, value: str) -> str:
-        try:
-            layouts.check_name(value, cls.KIND)
-        except UserError as error:
-            raise ValueError(str(error).removesuffix(".")) from None
-        return value
+        return known_layout(cls.KIND, value)
 
     @property
     def fractions(self) -> dict[str, float]:
