@@ -239,7 +239,6 @@ class System:
         quick={"scenes": 8, "frames": 1, "size": 96},
         rivals={
             "plain sum": {"model": {"fusion": "add"}},
-            "RGB only": {"model": {"fusion": "rgb"}},
             "infrared only": {"model": {"fusion": "ir"}},
         },
     )
