@@ -204,7 +204,7 @@ def _opened(predictors: Mapping[str, Predictor], data: str | Path) -> Manifest:
     system = predictors[first].system
     manifest = system.data.open(Path(data), split=False)
     # Better now than after minutes of computing.
-    missing = [path for row in manifest.rows for path in row.paths.values() if not path.is_file()]
+    missing = [path for row in manifest.rows for path in row.paths.values() if not path.exists()]
     if missing:
         raise UserError(f"{missing[0]} does not exist ({len(missing)} missing files); complete the data first.")
     # Where the columns are the inputs: the pictures of a study are any number.
