@@ -410,7 +410,7 @@ def _predict(
 
 @_commands.group("data")
 def _data() -> None:
-    """Check data, or make phantoms."""
+    """Check data, prepare raw data, or make phantoms."""
 
 
 @_data.command("check", context_settings=_UNPARSED)
@@ -452,6 +452,20 @@ def _data_synth(words: tuple[str, ...]) -> None:
     from scanfuse.verbs import synth
 
     click.echo(synth.run(words))
+
+
+@_data.command("prepare", context_settings=_UNPARSED)
+@click.argument("words", metavar="SYSTEM RAW DIR [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
+def _data_prepare(words: tuple[str, ...]) -> int:
+    """Turn raw scans into the files that a system is trained on: once, in parallel, and again where it stopped.
+
+    scanfuse data prepare SYSTEM --help lists the options.
+    """
+    from scanfuse.verbs import prepare
+
+    said, code = prepare.run(words)
+    click.echo(said)
+    return code
 
 
 def _loaded(runs: tuple[Path, ...], device: str, slices: str | None = None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A case is one row of a clinical table and at most one picture, or series of slices; layouts of such data make their
 manifests with this.
 
-The picture's column is "image", or what a layout calls it; every further column of the table stays as it is, for an input kind to choose its
-features from. A case whose picture is not there has an empty path.
+The picture's column is "image", or what a layout calls it; every further column of the table stays as it is, for an
+input kind to choose its features from. A case whose picture is not there has an empty path.
 """
 
 from collections.abc import Mapping, Sequence

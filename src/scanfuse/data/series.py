@@ -1,4 +1,4 @@
-"""A patient's chest CT, in whatever form: a folder of slices, a stack, a prepared file, a DICOM series, a NIfTI volume.
+"""A patient's chest CT in whatever form: a folder of slices, a stack, a prepared file, a DICOM series, NIfTI.
 
     <patient>/slice_000.png ...          8 or 16 bit, with the lung window applied
     <patient>/slice_000.npy ...          one slice each; see below for values
@@ -36,6 +36,7 @@ __all__ = [
     "files_of",
     "name_of",
     "packed",
+    "raw_series",
     "read_scan",
     "read_series",
     "series_of_array",
@@ -75,8 +76,8 @@ def read_series(path: str | Path, *, count: int = 30, size: int = 224) -> Series
         count, size: slices, and their side in pixels, that are taken from a raw scan; other forms come as they are.
 
     Raises:
-        UserError: nothing there, several kinds of files, slices of different sizes, values that are neither Hounsfield
-            units nor windowed, or what the readers say.
+        UserError: nothing there, several kinds of files, slices of different sizes, values that are neither HU nor
+            windowed, or what the readers say.
     """
     path = Path(path)
     if path.is_dir():
@@ -95,7 +96,8 @@ def read_series(path: str | Path, *, count: int = 30, size: int = 224) -> Series
     if path.suffix.lower() == ".npy":
         return series_of_array(_array(path), path)
     raise UserError(
-        f"{shown(path)} is no series of slices: give a folder of DICOM, PNG or NPY slices, or one of {', '.join(STACKS)}."
+        f"{shown(path)} is no series of slices: give a folder of DICOM, PNG or NPY slices, or a file "
+        f"({', '.join(STACKS)})."
     )
 
 
@@ -133,6 +135,34 @@ def files_of(folder: Path) -> list[Path]:
             f"{shown(folder)} holds {len(found)} files, more than a patient has; give the series' folder."
         )
     return sorted(found, key=_natural)
+
+
+def raw_series(root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Raw scans of a folder, or of its folder ct_raw: file to make -> DICOM folder or NIfTI volume; and the table and
+    splits beside them, which are copied.
+
+    A patient is a folder (with DICOM files in it or below) or a .nii or .nii.gz file.
+
+    Raises:
+        UserError: no such folder, or no scan in it.
+    """
+    if not root.is_dir():
+        raise UserError(f"{shown(root)} is no folder; give the one with the patients' scans.")
+    home = root / "ct_raw" if (root / "ct_raw").is_dir() else root
+    found: dict[str, Path] = {}
+    for path in sorted(home.iterdir()):
+        if path.name.startswith(".") or path.name == "splits":
+            continue
+        if path.is_dir() or path.name.lower().endswith((".nii", ".nii.gz")):
+            target = f"ct/{name_of(path)}.npz"
+            if target in found:
+                raise UserError(f"{shown(home)} holds {found[target].name} and {path.name}; keep one of them.")
+            found[target] = path
+    if not found:
+        raise UserError(f"{shown(home)} holds no folder of a patient and no NIfTI volume.")
+    beside = {name: root / name for name in ("clinical.csv", "ABOUT.txt")}
+    beside |= {f"splits/{file.name}": file for file in sorted((root / "splits").glob("*.txt"))}
+    return found, {name: file for name, file in beside.items() if file.is_file()}
 
 
 def name_of(path: Path) -> str:

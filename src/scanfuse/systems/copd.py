@@ -258,6 +258,7 @@ class System:
         },
     )
     missing_inputs = True
+    prepared_by = ("slices", "size")
     config: _Config
     model: Model
     data: SeriesTable
@@ -277,7 +278,13 @@ class System:
         self.task = Classification(
             config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling
         )
-        self.data = SeriesTable(config.data, labels=self.task.targets, folds=config.folds, seed=config.train.seed)
+        self.data = SeriesTable(
+            config.data,
+            labels=self.task.targets,
+            folds=config.folds,
+            seed=config.train.seed,
+            needs_ct=config.model.fusion != "table",
+        )
         if config.model.num_outputs != self.task.classes.num_outputs:
             raise UserError(
                 f"The network has {config.model.num_outputs} outputs, but the task ({self.task.classes.kind}) has "
@@ -287,14 +294,8 @@ class System:
     @staticmethod
     def completed(config: _Config, root: Path) -> _Config:
         """The configuration with the labels of the data, and what the training rows say of the table's features."""
-        manifest = config.data.open(root)
-        task = config.task.filled(manifest)
+        task = config.task.filled(config.data.open(root))
         classes = classes_of(task)
-        if config.model.fusion not in ("table",) and not (manifest.table["ct"] != "").any():
-            raise UserError(
-                f"{root} has no CT of any patient: set --fusion table to train on the table alone, or prepare the "
-                "scans with scanfuse data prepare copd."
-            )
         data = SeriesTable(config.data, labels=classes.targets, folds=config.folds, seed=config.train.seed)
         categories = data.fit(data.open(root).subset("train")).categories
         if len(categories) < 2 and config.model.fusion != "ct":

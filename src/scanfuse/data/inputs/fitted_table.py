@@ -70,7 +70,7 @@ class FittedTable:
         """One row from a dictionary, or from a JSON or CSV file; all missing for None.
 
         Raises:
-            UserError: a column that the table never had (those in `passed_over` apart), or a cell that makes no sense.
+            UserError: a column that the table never had (those in `passed_over` apart), or a cell without sense.
         """
         if row is None:
             return np.zeros((len(self.schema.features), 2), np.float32)

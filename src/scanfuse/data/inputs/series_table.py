@@ -4,7 +4,6 @@ Patients may have any number of slices: a batch is padded to the most of its sam
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +24,9 @@ from scanfuse.data.inputs.perturbed import perturbations
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers.image import Image, finish
-from scanfuse.data.series import Series, name_of, read_series, series_of_array
+from scanfuse.data.series import Series, name_of, raw_series, read_scan, read_series, series_of_array, write_series
 from scanfuse.data.transforms.augment import Augmentation, augment
-from scanfuse.data.transforms.chest import evenly
+from scanfuse.data.transforms.chest import evenly, lung_slices
 from scanfuse.data.transforms.montage import montage, montage_size
 from scanfuse.data.transforms.placement import Placement, stretched
 from scanfuse.data.transforms.table import Table, TableSettings
@@ -121,13 +120,17 @@ class SeriesTable:
         labels: what the targets mean.
         folds: which part of a cross-validation is opened.
         seed: of movement, dropped inputs and the forest.
+        needs_ct: whether a training makes sense only if somebody has a CT.
     """
 
     KIND = KIND
     mixed_sizes = False
     modalities: tuple[str, ...]
 
-    def __init__(self, settings: SeriesSettings, *, labels: Labels, folds: FoldConfig, seed: int) -> None:
+    def __init__(
+        self, settings: SeriesSettings, *, labels: Labels, folds: FoldConfig, seed: int, needs_ct: bool = True
+    ) -> None:
+        self.needs_ct = needs_ct
         self.settings, self.labels, self.folds, self.seed = settings, labels, folds, seed
         self.modalities = INPUTS
         self.rows = FittedTable(settings.table, seed=seed)
@@ -160,6 +163,11 @@ class SeriesTable:
         return self.rows.fit(training)
 
     def prepare(self, training: Manifest) -> Fitted:
+        if self.needs_ct and not training.table[SERIES].any():
+            raise UserError(
+                "No patient of the training part has a CT: set --fusion table to train on the table alone, or prepare "
+                "the scans with scanfuse data prepare copd."
+            )
         return self.rows.prepare(training)
 
     def restore(self, fitted: Fitted) -> None:
@@ -185,6 +193,27 @@ class SeriesTable:
     def perturbed(self, samples: Samples) -> dict[str, Samples]:
         """The same samples with noise, other contrast, slices or values missing: how a run stands it."""
         return perturbations(samples, seed=self.seed)
+
+    def raw_cases(self, root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Raw scans below `root`, or its folder ct_raw: file to make -> DICOM folder or NIfTI volume; and what is
+        copied beside them.
+
+        Raises:
+            UserError: there is no folder, or no scan in it.
+        """
+        return raw_series(root)
+
+    def convert(self, source: Path, target: Path) -> dict[str, Any]:
+        """Lungs, evenly spaced slices, one square, in Hounsfield units with the lung mask: an .npz file."""
+        scan = read_scan(source)
+        values, lung, place = lung_slices(scan, count=self.settings.slices, size=self.settings.size)
+        write_series(target, Series(values, True, lung, place, source))
+        spacing = " ".join(f"{side:.2f}" for side in scan.spacing_mm)
+        return {"slices": len(values), "of": len(scan.hu), "spacing_mm": spacing}
+
+    def how_prepared(self) -> dict[str, Any]:
+        """The settings that `convert` depends on."""
+        return {"slices": self.settings.slices, "size": self.settings.size}
 
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
         """By hand: `ct` a folder, a file or an array (S, H, W); `table` a dictionary, or a JSON or CSV file."""
@@ -238,7 +267,7 @@ class _Slices:
         values = torch.from_numpy(series.values[chosen].astype(np.float32))
         channels = [values]
         if series.is_hu:
-            channels = [(values - low) / (high - low) for low, high in map(_WINDOWS.get, settings.windows)]
+            channels = [(values - low) / (high - low) for low, high in (_WINDOWS[name] for name in settings.windows)]
         unit = torch.stack(channels, dim=1).clamp_(0, 1)
         side = (settings.size, settings.size)
         unit = functional.interpolate(unit, side, mode="bilinear", antialias=True).clamp_(0, 1)
@@ -384,7 +413,6 @@ def _augmented(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """All slices and their lungs under one draw."""
     matrix = settings.augmentation.draw(random)
-    low, high = _WINDOWS["lung"]
     shift = float(random.uniform(-settings.jitter, settings.jitter))
     moved = augment(torch.cat([ct.flatten(0, 1), lung.to(ct.dtype)]), matrix)
     count = len(ct) * ct.shape[1]

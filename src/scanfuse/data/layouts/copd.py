@@ -16,8 +16,8 @@ from scanfuse.foreign import read_text, shown
 
 LAYOUT = (
     "<root>/clinical.csv with patient_id, label and clinical values, the slices of each patient as "
-    "<root>/ct/<patient_id>/ (PNG, NPY or DICOM) or <root>/ct/<patient_id>.npz, and optional <root>/splits/train.txt, "
-    "val.txt and test.txt with a patient_id in each line"
+    "<root>/ct/<patient_id>/ (PNG, NPY or DICOM) or <root>/ct/<patient_id>.npz, and optional "
+    "<root>/splits/train.txt, val.txt and test.txt with a patient_id in each line"
 )
 CITATION = "the data behind the published network are not public; its description names these folders"
 LICENCE = "your own"
@@ -98,9 +98,9 @@ def _targets(file: Path, table: pd.DataFrame, positive: str) -> list[str]:
     return ["" if label == "" else str(int(label == positive)) for label in labels]
 
 
-def _series_in(folder: Path) -> dict[str, str]:
+def _series_in(folder: Path) -> dict[str, Path]:
     """Name -> folder or file with the slices."""
-    found: dict[str, str] = {}
+    found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith("."):
             continue
@@ -108,8 +108,8 @@ def _series_in(folder: Path) -> dict[str, str]:
         if path.is_dir() or suffix:
             name = path.name if path.is_dir() else path.name[: len(path.name) - len(suffix)]
             if name in found:
-                raise UserError(f"{shown(folder)} holds {Path(found[name]).name} and {path.name}; keep one of them.")
-            found[name] = str(path)
+                raise UserError(f"{shown(folder)} holds {found[name].name} and {path.name}; keep one of them.")
+            found[name] = path
     return found
 
 

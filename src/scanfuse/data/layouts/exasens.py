@@ -4,6 +4,7 @@ There are no pictures: a system that takes a CT and a table is trained on the ta
 missing.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,10 @@ _PUBLISHED = {"Imaginary Part": "MinIP", "Unnamed: 3": "AvgIP", "Real Part": "Mi
 class Options(Section):
     """What can be chosen."""
 
+    test_share: float = Field(
+        0.15, ge=0, lt=0.9, description="share of the people kept for the test; 0 for a cross-validation over all"
+    )
+
     target: Literal["copd_healthy", "copd", "diagnosis"] = Field(
         "copd_healthy", description="COPD against healthy (others left out), COPD against all others, or all four"
     )
@@ -55,16 +60,16 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
     Raises:
         UserError: an unknown diagnosis, or nobody left.
     """
-    request.refuse(
-        "exasens", "modalities", "group_pattern", "incomplete" if request.split == "made" else "modalities"
-    )
+    request.refuse("exasens", "modalities", "group_pattern")
+    if request.split == "made":
+        request.refuse("exasens", "incomplete")
     file = table_with(root, _COLUMNS)
     if file is None:
         raise UserError(f"{root} is not in the layout 'exasens': expected {LAYOUT}.")
     table = rows_of(file)
     if "Imaginary Part" in table:
         table = table.rename(columns=_PUBLISHED).iloc[1:].reset_index(drop=True)
-    table = table[[name for name in table if not name.startswith("Unnamed")]]
+    table = table[[name for name in map(str, table) if not name.startswith("Unnamed")]]
     other = sorted(set(table["Diagnosis"]) - set(GROUPS))
     if other:
         raise UserError(f"{file} has the diagnosis {other[0]!r}; Exasens has {', '.join(GROUPS)}.")
@@ -76,8 +81,10 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
         table = table[kept].reset_index(drop=True)
     features = [name for name in table if name not in ("Diagnosis", "ID")]
     cases = table[features].assign(id=table["ID"], group=table["ID"], target=_targets(table, options))
-    whole = Request(split=request.split, seed=request.seed, fractions=request.fractions, incomplete="keep")
-    found = manifest_of_cases(file, cases, {}, whole, notes=notes, column="ct")
+    whole = replace(request, incomplete="keep")
+    rest = 1 - options.test_share
+    fractions = {"train": 0.85 * rest, "val": 0.15 * rest, "test": options.test_share}
+    found = manifest_of_cases(file, cases, {}, whole, column="ct", fractions=fractions)
     return Manifest(found.table, found.modalities, tuple(notes), found.subgroups)
 
 

@@ -116,10 +116,12 @@ def place_of(path: Path) -> Place | None:
     if min(lengths) < 1e-6 or abs(row @ column) > 1e-2 * lengths[0] * lengths[1]:
         raise UserError(f"{shown(path)} has an ImageOrientationPatient of no two directions; export it again.")
     row, column = row / lengths[0], column / lengths[1]
+    rows, columns = (_whole(path, dataset, side, 0, 0, 65_535) for side in ("Rows", "Columns"))
     return Place(
         str(dataset.get("SeriesInstanceUID", "")),
         str(dataset.get("Modality", "")),
-        *(_whole(path, dataset, side, 0, 0, 65_535) for side in ("Rows", "Columns")),
+        rows,
+        columns,
         tuple(map(float, row)),
         tuple(map(float, column)),
         float(np.cross(row, column) @ np.array(place)),

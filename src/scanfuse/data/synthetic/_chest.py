@@ -1,8 +1,8 @@
 """A made-up chest in Hounsfield units: body, ribs, spine, heart, lungs with vessels and airways, and emphysema.
 
 Axes in mm from the middle of the chest: x to the patient's left, y to the back, z to the head. Emphysema is what
-severity changes, and nothing else: clusters of low attenuation, more of them in the upper lobes. How dense the rest of
-the lung is differs between chests (breath), so that the mean alone tells little.
+severity changes, and nothing else: clusters of low attenuation, more of them in the upper lobes. How dense the rest
+of the lung is differs between chests (breath), so that the mean alone tells little.
 """
 
 from dataclasses import dataclass

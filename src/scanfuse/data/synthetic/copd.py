@@ -75,8 +75,8 @@ def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008
             save(root / "ct" / f"{name}.npz", packed(Series(hu, True, lung, place, root)))
         else:
             unit = np.rint(np.clip((hu + 1350.0) / 1500, 0, 1) * 255).astype(np.uint8)
-            for place, pixels in enumerate(unit):
-                save(root / "ct" / name / f"slice_{place:03d}.png", encoded(pixels, "PNG"))
+            for index, pixels in enumerate(unit):
+                save(root / "ct" / name / f"slice_{index:03d}.png", encoded(pixels, "PNG"))
     write_text(root / "clinical.csv", "\n".join(lines) + "\n")
     write_text(
         root / "ABOUT.txt",
