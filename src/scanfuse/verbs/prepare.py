@@ -1,7 +1,7 @@
 """`scanfuse data prepare`: raw scans, once and for all, into the files that a training reads.
 
-What a raw case is and what becomes of it, the input kind says. A case that is there already is passed over, so a stopped
-run goes on where it was; one that cannot be prepared is a line of prepared.csv and stops nothing.
+What a raw case is and what becomes of it, the input kind says. A case that is there already is passed over, so a
+stopped run goes on where it was; one that cannot be prepared is a line of prepared.csv and stops nothing.
 """
 
 import csv
@@ -34,7 +34,7 @@ _RECORD, _TABLE = "prepared.json", "prepared.csv"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare` did: cases that it made, that were there, and that failed (name -> why), and how long it took."""
+    """What `prepare` did: cases that it made, that were there, and that failed (name -> why), and in what time."""
 
     made: int
     there: int

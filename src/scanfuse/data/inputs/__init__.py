@@ -64,8 +64,8 @@ class Inputs(Protocol):
         parts(batch of one)                   input -> part, such as a table's column -> the batch without it
         shown(batch of one, input)            the picture of an input that is no picture file, and where it lies
         perturbed(samples) -> {name: samples} the samples spoilt on purpose, one way after the other
-        raw_cases(root)                       of `scanfuse data prepare`: file to make -> its raw data, and file -> what
-                                              is copied beside them
+        raw_cases(root)                       of `scanfuse data prepare`: file to make -> its raw data, and file ->
+                                              what is copied beside them
         convert(source, target)               makes one such file; what to note of it
         how_prepared()                        the settings that it depends on, for the record
 

@@ -165,8 +165,8 @@ class SeriesTable:
     def prepare(self, training: Manifest) -> Fitted:
         if self.needs_ct and not training.table[SERIES].any():
             raise UserError(
-                "No patient of the training part has a CT: set --fusion table to train on the table alone, or prepare "
-                "the scans with scanfuse data prepare copd."
+                "No patient of the training part has a CT: set --fusion table to train on the table alone, or "
+                "prepare the scans with scanfuse data prepare copd."
             )
         return self.rows.prepare(training)
 

@@ -91,8 +91,8 @@ def read_dicom_series(folder: Path, files: Iterable[Path], *, threads: int = 2) 
     if (step > _SPREAD * usual).any():
         at = int(np.argmax(step))
         raise UserError(
-            f"{shown(folder)} lacks slices after {members[int(order[at])][0].name}: the next is {step[at]:.1f} mm away, "
-            f"and usual are {usual:.1f} mm; export the series again."
+            f"{shown(folder)} lacks slices after {members[int(order[at])][0].name}: {step[at]:.1f} mm to the next, "
+            f"usual are {usual:.1f} mm; export the series again."
         )
     with ThreadPoolExecutor(threads) as pool:
         slices = list(pool.map(_hounsfield, [members[int(number)][0] for number in order]))
