@@ -18,6 +18,7 @@ from scanfuse.verbs.predict import load
 # Small data of each kind of phantom: what `write` of the module in scanfuse.data.synthetic takes besides the folder.
 PHANTOMS: dict[str, dict[str, Any]] = {
     "harvard": {"pair": "CT-MRI", "cases": 4, "slices": 2, "size": 32, "seed": 0},
+    "copd": {"patients": 20, "slices": 4, "size": 64, "seed": 0},
     "brats": {"patients": 8, "size": 24, "seed": 0},
     "isic2024": {"patients": 20, "size": 48, "seed": 0},
     "mura": {"patients": 12, "size": 48, "seed": 0},
@@ -33,7 +34,8 @@ every_system = pytest.mark.parametrize("name", systems.available())
 
 def test_this_many_systems_are_found() -> None:
     """A test over an empty listing would pass."""
-    assert systems.available() == ("clinicalfmamba", "clinicalfmamba3d", "fusionmamba", "mambaderm", "xfmamba")
+    names = ("clinicalfmamba", "clinicalfmamba3d", "copd", "fusionmamba", "mambaderm", "xfmamba")
+    assert systems.available() == names
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ class GatedCrossModal(nn.Module):
         dim: d. heads: of both attentions. dropout: see `CrossAttention`.
 
     Shape:
-        scan (b, d), slices (b, s, d), seen (b, s) bool, table (b, d), tokens (b, f, d) with f >= 2, present (b, 2)
+        scan (b, d), slices (b, s, d), table (b, d), tokens (b, f, d) with f >= 2, seen (b, s) bool, present (b, 2)
         bool: scan, table -> `Joined`.
     """
 
@@ -154,9 +154,9 @@ class GatedCrossModal(nn.Module):
         self,
         scan: Float[Tensor, "b d"],
         slices: Float[Tensor, "b s d"],
-        seen: Bool[Tensor, "b s"],
         table: Float[Tensor, "b d"],
         tokens: Float[Tensor, "b f d"],
+        seen: Bool[Tensor, "b s"],
         present: Bool[Tensor, "b 2"],
     ) -> Joined:
         keys = torch.cat([slices, self.no_slice.to(slices.dtype).expand(len(slices), 1, -1)], dim=1)

@@ -207,7 +207,7 @@ class Model(nn.Module):
             e = self.table(tokens)
             found.append(e)
         if fusion in ("dual", "cross"):
-            joined, gate = self.cross(found[0], slices, seen, e, tokens, present)
+            joined, gate = self.cross(found[0], slices, e, tokens, seen, present)
             found = [joined]
         features = self.head(torch.cat(found, dim=1))
         with torch.autocast(features.device.type, enabled=False):

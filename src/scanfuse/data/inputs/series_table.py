@@ -59,6 +59,7 @@ class SeriesSettings(Section):
     emphysema_window: bool = Field(
         False, description="a second channel, -1024 to -750 HU; needs slices in Hounsfield units"
     )
+    lung_only: bool = Field(True, description="black outside the lungs, where the data say where these are")
     rotate: float = Field(10.0, ge=0, le=180, description="largest random rotation in degrees, alike for all slices")
     shift: float = Field(0.05, ge=0, le=1, description="largest random shift as a share of the side")
     scale: float = Field(0.1, ge=0, lt=1, description="random size, from 1 - s to 1 + s")
@@ -275,6 +276,8 @@ class _Slices:
         if series.lung is not None:
             mask = torch.from_numpy(series.lung[chosen].astype(np.float32))[:, None]
             lung = functional.interpolate(mask, side, mode="bilinear")[:, 0].numpy() >= 0.5
+        if settings.lung_only:
+            unit = unit * torch.from_numpy(lung)[:, None]
         return cls((unit * 255).round().to(torch.uint8).numpy(), lung, series.place[chosen])
 
     @property
@@ -421,4 +424,6 @@ def _augmented(
     ct = ct + torch.tensor([shift / width for width in widths])[:, None, None]
     if settings.noise:
         ct = ct + settings.noise * torch.from_numpy(random.standard_normal(ct.shape, np.float32))
+    if settings.lung_only:
+        ct = ct * inside[:, None]
     return ct.clamp_(0, 1), inside

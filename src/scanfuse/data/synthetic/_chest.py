@@ -60,8 +60,8 @@ def draw_chest(random: np.random.Generator, severity: float) -> Chest:
         side = float(random.choice([-1.0, 1.0]))
         z = float(np.clip(random.normal(35, 45), -85, 88))
         middle = np.array([side * random.uniform(55, 95), random.uniform(-45, 50), z])
-        for _ in range(int(random.poisson(14 * severity**1.5))):
-            centres.append([*(middle + random.normal(0, 15, 3)), random.uniform(4, 4.5 + 5 * severity)])
+        for _ in range(int(random.poisson(40 * severity**1.5))):
+            centres.append([*(middle + random.normal(0, 19, 3)), random.uniform(4, 5 + 8 * severity)])
     holes = np.array(centres, float).reshape(-1, 4)
     return Chest(half, density, np.array(vessels), np.array(bronchi), holes, random.normal(size=(24, 24, 24)))
 
@@ -126,7 +126,11 @@ class _Paint:
 
     def capsules(self, value: float, segments: Array, *, within: Array | None = None) -> None:
         """Stretches with a radius at either end, thinner than a pixel as a share of it."""
-        for row in segments:
+        reach = segments[:, 6:8].max(axis=1) + self.pixel
+        heights, places = segments[:, [2, 5]], self.z[:, 0, 0]
+        first = np.searchsorted(places, heights.min(axis=1) - reach)
+        last = np.searchsorted(places, heights.max(axis=1) + reach)
+        for row in segments[last > first]:  # most lie between slices
             start, end, first, last = row[:3], row[3:6], row[6], row[7]
             middle, reach = (start + end) / 2, float(np.abs(end - start).max()) / 2 + max(first, last) + self.pixel
             box = self.box((middle[0], middle[1], middle[2]), reach)
