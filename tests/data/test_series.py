@@ -7,9 +7,9 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import write as write_dicom
 from PIL import Image
 
-from dicom_files import write as write_dicom
 from scanfuse.data.readers.dicom_series import read_dicom_series
 from scanfuse.data.series import Series, files_of, packed, read_scan, read_series
 from scanfuse.data.synthetic import copd
@@ -104,7 +104,7 @@ def test_the_patient_is_not_stretched() -> None:
     """A round lung stays round where pixels are not square."""
     from scanfuse.data.readers.dicom_series import Scan
 
-    z, y, x = np.mgrid[:20, :100, :200]
+    _, y, x = np.mgrid[:20, :100, :200]
     ball = np.hypot((y - 50) * 2.0, (x - 100) * 1.0) < 60
     body = np.hypot((y - 50) * 2.0, (x - 100) * 1.0) < 90
     hu = np.where(ball, -850, np.where(body, 40, -1000)).astype(np.int16)
@@ -117,7 +117,7 @@ def test_the_patient_is_not_stretched() -> None:
 def test_no_lung_is_one_line(tmp_path: Path) -> None:
     from scanfuse.data.readers.dicom_series import Scan
 
-    z, y, x = np.mgrid[:20, :60, :60]
+    _, y, x = np.mgrid[:20, :60, :60]
     belly = np.where(np.hypot(y - 30, x - 30) < 25, 40, -1000).astype(np.int16)
     with pytest.raises(UserError, match="no lungs were found"):
         lung_mask(Scan(belly, (5.0, 5.0, 5.0), tmp_path))

@@ -44,7 +44,7 @@ class Chest:
 def draw_chest(random: np.random.Generator, severity: float) -> Chest:
     """Draws a chest; `severity` in [0, 1] is how much of the lung emphysema may take."""
     half = (float(random.uniform(150, 168)), float(random.uniform(102, 118)))
-    density = float(random.uniform(-865, -815))
+    density = float(random.uniform(-855, -825))
     vessels, bronchi = [], []
     for side in (-1.0, 1.0):
         hilum = np.array([side * 32.0, 5.0, 5.0])
@@ -60,8 +60,8 @@ def draw_chest(random: np.random.Generator, severity: float) -> Chest:
         side = float(random.choice([-1.0, 1.0]))
         z = float(np.clip(random.normal(35, 45), -85, 88))
         middle = np.array([side * random.uniform(55, 95), random.uniform(-45, 50), z])
-        for _ in range(int(random.poisson(40 * severity**1.5))):
-            centres.append([*(middle + random.normal(0, 19, 3)), random.uniform(4, 5 + 8 * severity)])
+        for _ in range(int(random.poisson(30 * severity))):
+            centres.append([*(middle + random.normal(0, 19, 3)), random.uniform(5, 6 + 11 * severity)])
     holes = np.array(centres, float).reshape(-1, 4)
     return Chest(half, density, np.array(vessels), np.array(bronchi), holes, random.normal(size=(24, 24, 24)))
 
