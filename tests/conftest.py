@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scanfuse.cli import main
-from scanfuse.data.synthetic import brats, harvard, isic2024, msrs, mura, volume_manifest
+from scanfuse.data.synthetic import brats, copd, harvard, isic2024, msrs, mura, volume_manifest
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +23,13 @@ def head_phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def moles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty patients of ISIC 2024, pictures of 32 pixels in a container."""
     return isic2024.write(tmp_path_factory.mktemp("moles") / "data", isic2024.Options(patients=40, size=32, seed=5))
+
+
+@pytest.fixture(scope="session")
+def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty patients in the COPD layout, four slices of 32 pixels each."""
+    options = copd.Options(patients=30, slices=4, size=32, seed=2)
+    return copd.write(tmp_path_factory.mktemp("chests") / "data", options)
 
 
 @pytest.fixture(scope="session")

@@ -218,6 +218,7 @@ def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
 @click.option("--each-missing", is_flag=True, help="also with each input missing in turn")
+@click.option("--perturb", is_flag=True, help="also with noise, other contrast, slices and values missing")
 @click.option("--by", multiple=True, metavar="COLUMN", help="also by subgroup: a column of the data (repeatable)")
 @_SLICE
 @click.option("--device", default="auto", show_default=True)
@@ -230,6 +231,7 @@ def _evaluate(
     pictures: int,
     ensemble: bool,
     each_missing: bool,
+    perturb: bool,
     by: tuple[str, ...],
     slices: str | None,
     device: str,
@@ -257,6 +259,7 @@ def _evaluate(
         ensemble=ensemble,
         by=by,
         each_missing=each_missing,
+        perturbed=perturb,
         quiet=quiet,
     )
     if not quiet:
@@ -358,10 +361,17 @@ def _import_yolov8(file: Path, out: Path) -> None:
 @click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
 @click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
 @click.option("--submission", type=_FOLDER, default=None, help="with --data: also the file that a challenge takes")
+@click.option("--explain", "explained", is_flag=True, help="of one sample: also heat maps, as scanfuse explain")
 @_SLICE
 @click.option("--device", default="auto", show_default=True)
 def _predict(
-    words: tuple[str, ...], data: Path | None, out: Path, submission: Path | None, slices: str | None, device: str
+    words: tuple[str, ...],
+    data: Path | None,
+    out: Path,
+    submission: Path | None,
+    explained: bool,
+    slices: str | None,
+    device: str,
 ) -> int:
     """Apply a run to one sample (--mri a.png --ct b.png: one option per input) or to a folder (--data DIR).
 
@@ -396,14 +406,23 @@ def _predict(
         raise UserError("--submission needs --data: a challenge takes a score for every case.")
     if data is None and not inputs:
         raise UserError(f"Nothing to predict: give {' '.join(f'{flag} FILE' for flag in flags)}, or --data DIR.")
+    if explained and (data is not None or len(paths) > 1):
+        raise UserError(
+            "--explain is for one sample and one run; of a data set: scanfuse explain RUN --data DIR --id ID"
+        )
     if data is not None:
         found = verb.predict_folder(predictor, data, out, quiet=False)
     elif (folders := verb.listed(predictor, inputs)) is not None:
         found = verb.predict_listed(predictor, folders, out, quiet=False)
     else:
+        if explained:
+            from scanfuse.verbs.explain import explain_one
+
+            panels = explain_one(predictor, inputs, out)  # first: it says at once if there is nothing to show
         line, files = verb.predict_one(predictor, inputs, out)
         if line:
             click.echo(line)
+        files = [*files, *(panels if explained else [])]
         click.echo(f"Wrote {' and '.join(map(str, files))}.")
         return 0
     if submission is not None and data is not None:
@@ -419,7 +438,7 @@ def _predict(
 
 @_commands.group("data")
 def _data() -> None:
-    """Check data, or make phantoms."""
+    """Check data, prepare raw data, or make phantoms."""
 
 
 @_data.command("check", context_settings=_UNPARSED)
@@ -461,6 +480,20 @@ def _data_synth(words: tuple[str, ...]) -> None:
     from scanfuse.verbs import synth
 
     click.echo(synth.run(words))
+
+
+@_data.command("prepare", context_settings=_UNPARSED)
+@click.argument("words", metavar="SYSTEM RAW DIR [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
+def _data_prepare(words: tuple[str, ...]) -> int:
+    """Turn raw scans into the files that a system is trained on: once, in parallel, and again where it stopped.
+
+    scanfuse data prepare SYSTEM --help lists the options.
+    """
+    from scanfuse.verbs import prepare
+
+    said, code = prepare.run(words)
+    click.echo(said)
+    return code
 
 
 def _report_of(folder: Path) -> Path:

@@ -15,11 +15,12 @@ from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
 from scanfuse.data.inputs.image_table import CaseSettings, ImageTable
 from scanfuse.data.inputs.labelled_images import LabelledImages, LabelledImageSettings
 from scanfuse.data.inputs.labelled_volumes import LabelledVolumes, LabelledVolumeSettings
+from scanfuse.data.inputs.series_table import SeriesSettings, SeriesTable
 from scanfuse.data.inputs.view_pairs import ViewPairs, ViewSettings
 from scanfuse.data.inputs.volumes import VolumePairs, VolumeSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
-from scanfuse.data.synthetic import brats, harvard, msrs, mura, pad_ufes, volume_manifest
+from scanfuse.data.synthetic import brats, copd, harvard, msrs, mura, pad_ufes, volume_manifest
 
 BINARY = Labels("binary", ("0", "1"))
 
@@ -39,6 +40,11 @@ def _volumes(seed: int) -> Inputs:
 def _boxed_pairs(seed: int) -> Inputs:
     classes = ("bicycle", "car", "person")
     return BoxedPairs(BoxSettings(size=64, rgb_dropout=0.2), classes=classes, seed=seed, epochs=20)
+
+
+def _series_table(seed: int) -> Inputs:
+    settings = SeriesSettings(size=32, slices=4, drop_ct=0.2, drop_table=0.2)
+    return SeriesTable(settings, labels=BINARY, folds=FoldConfig(), seed=seed)
 
 
 def _image_table(seed: int) -> Inputs:
@@ -70,13 +76,17 @@ KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
     "labelled_volumes": (_labelled_volumes, _scans),
     "volumes": (_volumes, lambda root: brats.write(root, brats.Options(patients=12, size=24))),
     "image_table": (_image_table, lambda root: pad_ufes.write(root, pad_ufes.Options(patients=30, size=40))),
+    "series_table": (_series_table, lambda root: copd.write(root, copd.Options(patients=20, slices=4, size=32))),
     "view_pairs": (_view_pairs, lambda root: mura.write(root, mura.Options(patients=30, size=40))),
 }
 # Files of the folder that are parts of a kind.
 PARTS = {
+    "fitted_table": "image_table",
     "grids": "volumes",
     "labelled": "labelled_images",
+    "layout_settings": "image_table",
     "pairing": "view_pairs",
+    "perturbed": "series_table",
     "registered": "image_pairs",
     "slices": "image_pairs",
     "view_settings": "view_pairs",
@@ -118,7 +128,7 @@ def same(one: Any, other: Any) -> bool:
 
 def test_every_file_of_the_folder_is_here() -> None:
     files = {path.stem for path in (Path(scanfuse.__file__).parent / "data/inputs").glob("*.py")} - {"__init__"}
-    assert len(KINDS) == 7 and files == {*KINDS, *PARTS} and set(PARTS.values()) <= set(KINDS)
+    assert len(KINDS) == 8 and files == {*KINDS, *PARTS} and set(PARTS.values()) <= set(KINDS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,7 +164,9 @@ def test_samples_and_batches_have_one_form(name: str, train: bool, folders: dict
     assert set(batch) == set(samples[0])
     assert batch["meta"] == [sample["meta"] for sample in samples]
     for modality in kind.modalities:
-        assert torch.equal(batch[modality], torch.stack([sample[modality] for sample in samples]))
+        for together, sample in zip(batch[modality], samples, strict=True):
+            alone = sample[modality]  # what is shorter than others in the batch is padded with zeros
+            assert torch.equal(together[: len(alone)], alone) and not together[len(alone) :].any()
         assert batch["present"][modality].tolist() == [sample["present"][modality] for sample in samples]
 
 

@@ -22,10 +22,13 @@ SMALL: dict[str, Any] = {"cases": 8, "slices": 2, "patients": 24, "scenes": 12, 
 SMALLER: dict[str, dict[str, Any]] = {
     name: {"patients": 9, "size": 20} for name in ("brats", "paired_volumes", "volume_manifest")
 }
+TABLES = ("exasens",)
+"""Layouts of a table alone, without any file of a sample."""
 REQUESTS = {
     "boxed_pairs": Request(("rgb", "ir")),
     "image_pairs": Request(("CT", "MRI")),
     "image_table": Request(),
+    "series_table": Request(),
     "view_pairs": Request(incomplete="keep"),
     "volumes": Request(("T1CE", "FLAIR")),
 }
@@ -65,7 +68,7 @@ def take_a_picture_away(root: Path, layout: str) -> None:
 
 def test_how_many_there_are() -> None:
     """A new file changes the number, and the tests below run over it."""
-    assert len(LAYOUTS) == 19 and len(PHANTOMS) == 19
+    assert len(LAYOUTS) == 21 and len(PHANTOMS) == 21
     assert {load(name).KIND for name in LAYOUTS} == set(REQUESTS)
     assert {load(name).PHANTOM for name in LAYOUTS} == set(PHANTOMS)
     by_kind = [name for kind in REQUESTS for name in layouts.names(kind)]
@@ -118,6 +121,11 @@ def test_a_removed_file_is_a_named_error(name: str, tmp_path: Path) -> None:
     module = load(name)
     request = REQUESTS[module.KIND]
     root = synthetic.load(module.PHANTOM).write(tmp_path / "data", small(module.PHANTOM))
+    if name in TABLES:
+        next(root.glob("*.csv")).unlink()
+        with pytest.raises(UserError, match="No data set"):
+            open_manifest(root, module.KIND, request)
+        return
     row = next(iter(open_manifest(root, module.KIND, request).rows))
     gone = next(iter(row.paths.values()))
     gone.unlink()
@@ -148,10 +156,10 @@ def test_incomplete_samples_are_an_error_kept_or_dropped(name: str, tmp_path: Pa
     module = load(name)
     asked = REQUESTS[module.KIND].modalities
     root = synthetic.load(module.PHANTOM).write(tmp_path / "data", small(module.PHANTOM))
-    if module.KIND == "boxed_pairs":
+    if module.KIND == "boxed_pairs" or name in TABLES:
         for wish in ("keep", "drop"):
             with pytest.raises(UserError, match=f"The layout '{name}' has no use for incomplete"):
-                open_manifest(root, module.KIND, Request(asked, split="none", incomplete=wish))  # type: ignore[arg-type]
+                open_manifest(root, module.KIND, Request(asked, incomplete=wish))  # type: ignore[arg-type]
         return
     if asked:
         first = next(iter(open_manifest(root, module.KIND, Request(asked, split="none")).rows))
@@ -160,6 +168,8 @@ def test_incomplete_samples_are_an_error_kept_or_dropped(name: str, tmp_path: Pa
         table = root / "manifest.csv"
         if table.exists():
             table.write_text(table.read_text().replace(gone.relative_to(root).as_posix(), ""))
+    if module.KIND == "series_table":
+        next((root / "ct").iterdir()).unlink()
     if module.KIND == "image_table":
         take_a_picture_away(root, name)
     found = {

@@ -23,6 +23,7 @@ TINY = "--preset tiny --epochs 1 --batch 8 --threads 1 --device cpu --quiet".spl
 FLAGS = {
     "clinicalfmamba": ["--channels", "4,4,8", "--crop", "32"],
     "clinicalfmamba3d": ["--channels", "4,4,8", "--patch", "8", "--patches", "1"],
+    "copd": "--size 32 --slices 4 --fusion ct".split(),  # so that it needs to know nothing of the table's columns
     # The classes are given, so that it can be trained where nothing is completed from the data.
     "fusionmamba": "--size 64 --classes bicycle,car,person --num-classes 3".split(),
     "mambaderm": "--size 32 --fusion image".split(),  # so that it needs to know nothing of the table's columns
@@ -97,10 +98,19 @@ def test_half_an_ability_is_a_missing_member(ability: type, member: str, monkeyp
 
 
 @pytest.fixture(scope="module")
-def folders(head_phantoms: Path, bones: Path, brains: Path, roads: Path, moles: Path, scans: Path) -> dict[str, Path]:
+def folders(
+    head_phantoms: Path, bones: Path, brains: Path, roads: Path, moles: Path, chests: Path, scans: Path
+) -> dict[str, Path]:
     """System -> its data."""
-    by_phantom = {"brats": brains, "harvard": head_phantoms, "isic2024": moles, "msrs": roads, "mura": bones}
-    by_phantom["volume_manifest"] = scans
+    by_phantom = {
+        "brats": brains,
+        "copd": chests,
+        "harvard": head_phantoms,
+        "isic2024": moles,
+        "msrs": roads,
+        "mura": bones,
+        "volume_manifest": scans,
+    }
     return {name: by_phantom[systems.load(name).demonstration.phantom] for name in systems.available()}
 
 
@@ -176,15 +186,19 @@ ABILITIES: dict[str, tuple[str, tuple[str, ...], list[tuple[Verb, str]]]] = {
     "fit_once": ("system", ("fit_once",), []),
     "facts": ("system", ("facts",), []),
     "adjustable": ("system", ("adjustable",), [(predict_with_baselines, "No such option: --baselines")]),
+    "prepared_by": ("system", ("prepared_by",), []),
+    "inner": ("system", ("inner",), []),
 }
+ONLY_COPD = {"inner", "prepared_by"}
 HAS: dict[str, set[str]] = {
     "clinicalfmamba": {"adjustable", "facts"},
     "clinicalfmamba3d": {"adjustable", "facts"},
-    "fusionmamba": set(ABILITIES) - {"adjustable", "fit_once", "joined"},
-    "mambaderm": set(ABILITIES) - {"adjustable"},
-    "plain": set(ABILITIES) - {"adjustable", "fit_once"},
-    "plain3d": set(ABILITIES) - {"adjustable", "fit_once"},
-    "xfmamba": set(ABILITIES) - {"adjustable", "fit_once"},
+    "copd": set(ABILITIES) - {"adjustable", "fit_once", "start"},
+    "fusionmamba": set(ABILITIES) - {"adjustable", "fit_once", "joined", *ONLY_COPD},
+    "mambaderm": set(ABILITIES) - {"adjustable", *ONLY_COPD},
+    "plain": set(ABILITIES) - {"adjustable", "fit_once", *ONLY_COPD},
+    "plain3d": set(ABILITIES) - {"adjustable", "fit_once", *ONLY_COPD},
+    "xfmamba": set(ABILITIES) - {"adjustable", "fit_once", *ONLY_COPD},
 }
 
 

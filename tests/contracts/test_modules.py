@@ -19,9 +19,11 @@ from scanfuse.fusion.cross_attention import CrossAttention
 from scanfuse.fusion.cross_mamba import CrossMambaBlock, CrossMambaFusion
 from scanfuse.fusion.cross_view import CrossViewFusion
 from scanfuse.fusion.dssf import DSSF, DSSFChain
+from scanfuse.fusion.dual_level import AttentionPooling, GatedCrossModal, MeanPooling, SliceAttention, SlicePlace
 from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
 from scanfuse.fusion.local_global import LocalGlobalGate
 from scanfuse.fusion.sscs import SSCS
+from scanfuse.layers.axial import AxialAttention, AxisAttention
 from scanfuse.layers.conv import DGCB, EnlargingConv
 from scanfuse.layers.detect_head import DetectHead
 from scanfuse.layers.drop_path import DropPath
@@ -44,10 +46,15 @@ CUBOID = (2, 16, 3, 4, 5)
 LEVELS = [(2, 16, 8, 12), (2, 32, 4, 6), (2, 64, 2, 3)]
 CROSS = routes.cross(5, 6)
 TABLE = torch.tensor([[[0.5, 1], [3, 1], [0, 0], [2, 1]], [[0, 0], [0, 0], [-1.5, 1], [1, 1.0]]])
+SEEN = torch.tensor([[True, True, False, True, True], [True, False, False, False, True]])
 
 # For every file of the two folders, its modules: a constructor, the shapes of the inputs, further arguments.
 Case = tuple[Callable[[], nn.Module], list[tuple[int, ...]], list[Tensor]]
 MEMBERS: dict[str, list[Case]] = {
+    "layers.axial": [
+        (lambda: AxisAttention(16, heads=4, reach=3), [SEQUENCE], []),
+        (lambda: AxialAttention(16, heads=2), [MAP], []),
+    ],
     "layers.conv": [
         (lambda: DGCB(16, dilation=3), [IMAGE], []),
         (lambda: DGCB(16, norm="group"), [IMAGE], []),
@@ -99,7 +106,10 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.channel_swap": [(lambda: ChannelSwapFusion(16), [MAP, MAP], [])],
     "fusion.channels": [],  # a stack, nothing to learn
     "fusion.concat": [(lambda: ConcatFusion(16), [MAP, MAP], [])],
-    "fusion.cross_attention": [(lambda: CrossAttention(16, heads=4), [SEQUENCE, (2, 5, 16)], [])],
+    "fusion.cross_attention": [
+        (lambda: CrossAttention(16, heads=4), [SEQUENCE, (2, 5, 16)], []),
+        (lambda: CrossAttention(16, heads=4, key_bias=False), [SEQUENCE, (2, 5, 16)], [SEEN]),
+    ],
     "fusion.cross_mamba": [
         (lambda: CrossMambaBlock(16), [MAP, MAP], []),
         (lambda: CrossMambaFusion(16), [MAP, MAP], []),
@@ -112,6 +122,13 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: DSSF(16, ir_to_rgb=False), [MAP, MAP], []),
         (lambda: DSSFChain(16, depth=3, d_state=4), [MAP, MAP], []),
     ],
+    "fusion.dual_level": [
+        (lambda: SlicePlace(16), [(2, 5)], []),
+        (lambda: SliceAttention(16), [(2, 5, 16), (2, 5)], [SEEN]),
+        (lambda: AttentionPooling(16), [(2, 5, 16)], [SEEN]),
+        (lambda: MeanPooling(), [(2, 5, 16)], [SEEN]),
+        (lambda: GatedCrossModal(16), [(2, 16), (2, 5, 16), (2, 16), (2, 3, 16)], [SEEN, torch.ones(2, 2) > 0]),
+    ],
     "fusion.fusion_mamba_block": [
         (lambda: FusionMambaBlock(16, depth=2), [MAP, MAP], []),
         (lambda: FusionMambaBlock(16, depth=0), [MAP, MAP], []),
@@ -122,7 +139,7 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 35
+NUM_MODULES = 42
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

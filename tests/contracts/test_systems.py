@@ -18,6 +18,7 @@ from scanfuse.verbs.predict import load
 # Small data of each kind of phantom: what `write` of the module in scanfuse.data.synthetic takes besides the folder.
 PHANTOMS: dict[str, dict[str, Any]] = {
     "harvard": {"pair": "CT-MRI", "cases": 4, "slices": 2, "size": 32, "seed": 0},
+    "copd": {"patients": 20, "slices": 4, "size": 64, "seed": 0},
     "brats": {"patients": 8, "size": 24, "seed": 0},
     "volume_manifest": {"patients": 8, "size": 24, "seed": 0},
     "isic2024": {"patients": 20, "size": 48, "seed": 0},
@@ -42,6 +43,7 @@ def test_this_many_systems_are_found() -> None:
     assert systems.available() == (
         "clinicalfmamba",
         "clinicalfmamba3d",
+        "copd",
         "fusionmamba",
         "mambaderm",
         "plain",

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from scanfuse.data.folds import FoldConfig
-from scanfuse.data.inputs.image_table import CaseSettings, ImageTable, read_row
+from scanfuse.data.inputs.fitted_table import read_row
+from scanfuse.data.inputs.image_table import CaseSettings, ImageTable
 from scanfuse.data.labels import Labels
 from scanfuse.data.layouts import Request, open_manifest
 from scanfuse.data.layouts.isic2024 import TRAIN_ONLY

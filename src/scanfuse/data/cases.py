@@ -1,7 +1,8 @@
-"""A case is one row of a clinical table and at most one picture; layouts of such data make their manifests with this.
+"""A case is one row of a clinical table and at most one picture, or series of slices; layouts of such data make their
+manifests with this.
 
-The picture's column is "image"; every further column of the table stays as it is, for an input kind to choose its
-features from. A case whose picture is not there has an empty path.
+The picture's column is "image", or what a layout calls it; every further column of the table stays as it is, for an
+input kind to choose its features from. A case whose picture is not there has an empty path.
 """
 
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,9 @@ def manifest_of_cases(
     *,
     notes: Sequence[str] = (),
     subgroups: Sequence[str] = (),
+    column: str = IMAGE,
+    fractions: Mapping[str, float] = FRACTIONS,
+    given: Mapping[str, str] | None = None,
 ) -> Manifest:
     """The manifest of a table with the columns id, group, target, and the features.
 
@@ -100,17 +104,21 @@ def manifest_of_cases(
         pictures: id -> file; or one path a row, "" where there is none.
         request: `split` and `incomplete` count: cases without a picture are an error, kept, or left out.
         notes, subgroups: see `Manifest`.
+        column: what the picture is called.
+        fractions: shares of the splits that are made, unless the request names others.
+        given: group -> split, of a data set that comes with its splits; none are made then.
 
     Raises:
         UserError: missing pictures that are an error, no case that stays, or too few groups.
     """
     if isinstance(pictures, Mapping):
         pictures = [str(pictures.get(name, "")) for name in table["id"]]
-    table = table.assign(**{IMAGE: list(pictures), "split": ""})
-    lacking = table[IMAGE] == ""
+    table = table.assign(**{column: list(pictures), "split": ""})
+    lacking = table[column] == ""
     notes = list(notes)
+    what = "picture" if column == IMAGE else column.upper()
     if lacking.any():
-        text = f"{int(lacking.sum())} of {len(table)} cases have no picture, such as {table['id'][lacking].iloc[0]}"
+        text = f"{int(lacking.sum())} of {len(table)} cases have no {what}, such as {table['id'][lacking].iloc[0]}"
         if request.incomplete == "error":
             raise UserError(
                 f"{source}: {text}; complete the download, or keep them (with their table alone) or drop them with "
@@ -120,14 +128,16 @@ def manifest_of_cases(
     if request.incomplete == "drop":
         table = table[~lacking].reset_index(drop=True)
         if not len(table):
-            raise UserError(f"{source}: no case has a picture; keep them with --incomplete keep.")
+            raise UserError(f"{source}: no case has a {what}; keep them with --incomplete keep.")
     if request.split != "none":
         if not (table["target"] != "").any():
             raise UserError(f"{source} has no targets: it can be predicted, but not trained on or split.")
-        highest = table.groupby("group")["target"].max()
-        strata = list(highest.loc[table["group"]])
-        splits = split_groups(table["group"], strata, request.fractions or FRACTIONS, request.seed)
+        if given is None:
+            highest = table.groupby("group")["target"].max()
+            strata = list(highest.loc[table["group"]])
+            given = split_groups(table["group"], strata, request.fractions or fractions, request.seed)
+        splits = given
         table["split"] = np.array([splits[group] for group in table["group"]], object)
-    first = ["id", "group", "split", "target", IMAGE]
+    first = ["id", "group", "split", "target", column]
     table = table[[*first, *(name for name in table if name not in first)]]
-    return Manifest(table, (IMAGE,), tuple(notes), tuple(subgroups))
+    return Manifest(table, (column,), tuple(notes), tuple(subgroups))

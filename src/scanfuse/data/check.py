@@ -33,16 +33,29 @@ class Finding:
 Further = Callable[[Manifest], list[Finding]]
 """What an input kind finds wrong itself."""
 
+Read = Callable[[Row, str], Image]
+"""A row and one of its inputs -> the picture, however the input kind reads it."""
+
+
+def read_file(row: Row, name: str) -> Image:
+    """The picture of a row's file, or the slice of it that the row means."""
+    slices = SliceChoice.parse(row.slice) if row.slice else None
+    return read_image(row.paths[name], slices=slices, member=row.id)
+
 
 def check(
-    open_data: Callable[[bool], Manifest], *, is_registered: bool, further: Further | None = None
+    open_data: Callable[[bool], Manifest],
+    *,
+    is_registered: bool,
+    further: Further | None = None,
+    read: Read = read_file,
 ) -> list[Finding]:
     """Opens a data set as training would and reads every file.
 
     Args:
         open_data: how a training opens it; called with True for the splits of the training, and with False for none
             if that fails: the split may be what is wrong, and the files can be looked at all the same.
-        is_registered, further: see `check_manifest`.
+        is_registered, further, read: see `check_manifest`.
 
     Returns:
         Findings, errors first; empty if all is well. Data that cannot be opened at all are one finding.
@@ -50,7 +63,7 @@ def check(
     manifest, findings = opened(open_data)
     if manifest is None:
         return findings
-    return worst_first(findings + check_manifest(manifest, is_registered=is_registered, further=further))
+    return worst_first(findings + check_manifest(manifest, is_registered=is_registered, further=further, read=read))
 
 
 def opened(open_data: Callable[[bool], Manifest]) -> tuple[Manifest | None, list[Finding]]:
@@ -65,19 +78,21 @@ def opened(open_data: Callable[[bool], Manifest]) -> tuple[Manifest | None, list
         return None, findings
 
 
-def check_manifest(manifest: Manifest, *, is_registered: bool, further: Further | None = None) -> list[Finding]:
+def check_manifest(
+    manifest: Manifest, *, is_registered: bool, further: Further | None = None, read: Read = read_file
+) -> list[Finding]:
     """Findings of an opened manifest, errors first: files, sizes, duplicates, splits, constant pictures, leaks.
 
     With `is_registered`, every row must have all modalities in one size; without, columns are views of a study, and
     the same picture in two columns is a duplicate too. `further` says what is wrong with the targets, and whatever
     else the input kind alone can see; without it targets are outcomes, which every part should have and no column
-    should give away.
+    should give away. `read` is for kinds whose inputs are no pictures of their own, such as series of slices.
     """
     findings: list[Finding] = []
     hashes: dict[tuple[str, str], list[tuple[Row, Path]]] = defaultdict(list)
     unusual: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for row in manifest.rows:
-        images = _read_row(manifest, row, findings, is_registered)
+        images = _read_row(manifest, row, findings, is_registered, read)
         if is_registered:
             findings.extend(_sizes(row, images))
         for name, image in images.items():
@@ -109,7 +124,9 @@ def worst_first(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: finding.severity != "error")
 
 
-def _read_row(manifest: Manifest, row: Row, findings: list[Finding], is_registered: bool) -> dict[str, Image]:
+def _read_row(
+    manifest: Manifest, row: Row, findings: list[Finding], is_registered: bool, read: Read
+) -> dict[str, Image]:
     images: dict[str, Image] = {}
     for name in manifest.modalities:
         if name not in row.paths and not is_registered:
@@ -119,8 +136,7 @@ def _read_row(manifest: Manifest, row: Row, findings: list[Finding], is_register
             findings.append(Finding("error", "unpaired", f"{row.id} has no {name.upper()} picture (it has {there})."))
             continue
         try:
-            slices = SliceChoice.parse(row.slice) if row.slice else None
-            images[name] = read_image(row.paths[name], slices=slices, member=row.id)
+            images[name] = read(row, name)
         except UserError as error:
             findings.append(Finding("error", "unreadable", str(error)))
     return images

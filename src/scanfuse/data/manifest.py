@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scanfuse.data.labels import plain_target
+from scanfuse.data.labels import Labels, plain_target
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
 from scanfuse.foreign import one_line, read_text, shown
@@ -105,6 +105,12 @@ class Manifest:
             raise UserError(f"No sample is in the split {split!r}; there are: {self.describe()}.")
         return replace(self, table=part)
 
+    def with_known_targets(self, labels: Labels) -> "Manifest":
+        """The same with "" for targets that the labels do not know: data to be predicted may call them otherwise."""
+        known = {text: _is_known(text, labels) for text in dict.fromkeys(self.table["target"])}
+        targets = [text if known[text] else "" for text in self.table["target"]]
+        return replace(self, table=self.table.assign(target=targets))
+
     def describe(self) -> str:
         """Counts in one line, such as "train 74 of 4 groups, val 16 of 1 group"."""
         parts = []
@@ -153,6 +159,14 @@ class Manifest:
                 folder = path.parent.absolute()
                 table[name] = [os.path.normpath(folder / file) if file else "" for file in table[name]]
         return cls(table, tuple(modalities), notes)
+
+
+def _is_known(text: str, labels: Labels) -> bool:
+    try:
+        labels.encode(text)
+    except UserError:
+        return False
+    return True
 
 
 def read_csv(path: str | Path) -> tuple[tuple[str, ...], pd.DataFrame]:

@@ -60,6 +60,8 @@ class System(Protocol):
         fit_once(training, validation) -> str a property: fits the model in one go, without epochs, and says what was
                                               chosen; None where the configuration asks for a training in steps
         evidence(batch, target, method) -> {name: (b, h, w)}     heat maps of an input, or a joint one
+        prepared_by = (flag, ...)             settings that change what `scanfuse data prepare` makes of raw data
+        inner(batch of one) -> {name: value}  what the network looked at, such as a gate: plain values
         missing_inputs = True                 a sample may lack inputs, as long as one is there
         adjustable = (flag, ...)              settings that may be changed when a run is applied: how it is computed,
                                               or how inputs are read, with the same weights
@@ -83,6 +85,7 @@ class Abilities(Protocol):
     """The optional abilities of a system, with their types."""
 
     missing_inputs: ClassVar[bool]
+    prepared_by: ClassVar[tuple[str, ...]]
     adjustable: ClassVar[tuple[str, ...]]
 
     @staticmethod
@@ -97,6 +100,8 @@ class Abilities(Protocol):
     def fit_once(self) -> "Callable[[Any, Any], str] | None": ...
 
     def evidence(self, batch: dict[str, Any], target: "Target", method: "Method") -> dict[str, "Tensor"]: ...
+
+    def inner(self, batch: dict[str, Any]) -> dict[str, Any]: ...
 
 
 def ability(owner: Any, name: str) -> Any | None:

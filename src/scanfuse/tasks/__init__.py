@@ -80,11 +80,13 @@ class Method:
         task: its own, with what it fitted.
         batches: batches and their raw results; runs the network.
         without: name of an input -> the same run with that input missing; empty unless that was asked for.
+        perturbed: name of a perturbation -> the same run on samples spoilt by it; empty unless that was asked for.
     """
 
     task: "Task"
     batches: Iterable[tuple[dict[str, Any], list[Any]]]
     without: "Mapping[str, Method]" = field(default_factory=dict)
+    perturbed: "Mapping[str, Method]" = field(default_factory=dict)
 
     @property
     def raw(self) -> list[Any]:
@@ -248,6 +250,7 @@ class Instrument:
         device: where batches must lie.
         parts: batch of one -> input -> name of a part, such as a column of a table -> the batch without that part;
             None where no input has parts.
+        inner: batch of one -> what the network looked at (a gate, weights of slices); None where it cannot say.
     """
 
     modalities: tuple[str, ...]
@@ -255,6 +258,7 @@ class Instrument:
     evidence: "Callable[[dict[str, Any], Target, MapMethod], dict[str, Tensor]]"
     pixels: "Callable[[dict[str, Any], str], tuple[np.ndarray, Placement]]"
     parts: Callable[[dict[str, Any]], dict[str, dict[str, dict[str, Any]]]] | None = None
+    inner: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
 
 class Explains(Protocol):

@@ -32,6 +32,7 @@ def evaluate(
     ensemble: bool = False,
     by: Sequence[str] = (),
     each_missing: bool = False,
+    perturbed: bool = False,
     quiet: bool = False,
 ) -> Evaluation:
     """Scores runs and the system's baselines on the same samples.
@@ -53,6 +54,7 @@ def evaluate(
         by: columns of the data set whose values are subgroups with results of their own; by default what the data set
             is usually reported by.
         each_missing: also with each input missing in turn, where the system knows missing inputs.
+        perturbed: also on samples spoilt on purpose, where the input kind knows how.
         quiet: no progress.
 
     Raises:
@@ -67,12 +69,14 @@ def evaluate(
     rows = 0 if out is None else pictures
     parts = out_of_fold(predictors, data, split) if is_cross_validation(predictors, split) else None
     if parts is not None:
+        if each_missing or perturbed:
+            raise UserError("Tables with inputs missing or spoilt are made of single runs: name one fold.")
         methods = {name: predictors[name].method(part, quiet=quiet) for name, part in parts.items()}
         found = task.evaluate_folds(methods, parts, Asked(split, ensemble, by, rows, quiet))
         return _written(found, home or first.run.path, out, f"out-of-fold-{split}")
     chosen = choose(predictors, data, split)
     methods = {
-        name: predictor.method(chosen.manifests[name], each_missing=each_missing, quiet=quiet)
+        name: predictor.method(chosen.manifests[name], each_missing=each_missing, perturbed=perturbed, quiet=quiet)
         for name, predictor in predictors.items()
     }
     found = task.evaluate(methods, chosen.manifest, Asked(chosen.name, ensemble, by, rows, quiet))

@@ -5,7 +5,7 @@ The maps come from the system and their meaning from the task. Where either has 
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,15 @@ from scanfuse.tables import Example
 from scanfuse.tasks import Instrument
 from scanfuse.verbs.predict import Predictor
 
-__all__ = ["batches_of", "can_explain", "explain", "explain_sample", "write_examples"]
+__all__ = [
+    "batches_of",
+    "can_explain",
+    "explain",
+    "explain_batches",
+    "explain_one",
+    "explain_sample",
+    "write_examples",
+]
 
 MOST_PAIRS = 6
 
@@ -61,19 +69,43 @@ def explain_sample(
     Raises:
         UserError: the run has no heat maps, there is no such sample or label.
     """
+    _instrument(predictor)
+    manifest = predictor.system.data.open(Path(data), split=False)
+    return explain_batches(predictor, batches_of(predictor, manifest, id), out, label=label, method=method)
+
+
+def explain_batches(
+    predictor: Predictor,
+    batches: Sequence[dict[str, Any]],
+    out: str | Path,
+    *,
+    label: str | None = None,
+    method: Method = "gradcam",
+) -> list[Path]:
+    """Explains the samples of one reported unit, each a batch of one (at most six); see `explain_sample`."""
     through = _instrument(predictor)
     task: Any = predictor.system.task
-    manifest = predictor.system.data.open(Path(data), split=False)
-    batches = batches_of(predictor, manifest, id)
     raw = [result for batch in batches for result in predictor.raw(batch)]
     subject = task.subject(raw, label)
     about = task.about(raw, subject)
     if len(batches) > MOST_PAIRS:
-        _log.warning("%s has %d pairs of views; the first %d are explained.", id, len(batches), MOST_PAIRS)
+        study = batches[0]["meta"][0].get("study", "")
+        _log.warning("%s has %d pairs of views; the first %d are explained.", study, len(batches), MOST_PAIRS)
     return [
         task.explain(through, to_device(batch, predictor.device), subject, method=method).write(Path(out), about)
         for batch in batches[:MOST_PAIRS]
     ]
+
+
+def explain_one(predictor: Predictor, inputs: Mapping[str, Any], out: str | Path) -> list[Path]:
+    """Explains one sample given by hand, as `predict` takes it; returns the panels.
+
+    Raises:
+        UserError: the run has no heat maps, or the sample has no picture.
+    """
+    _instrument(predictor)
+    sample = predictor.sample(inputs)
+    return explain_batches(predictor, [predictor.system.data.collate([sample])], out)
 
 
 def explain(predictor: Predictor, batch: dict[str, Any], subject: Any, *, method: Method = "gradcam") -> Explanation:
@@ -127,9 +159,14 @@ def _instrument(predictor: Predictor) -> Instrument:
     system: Any = predictor.system
     if not can_explain(system):
         raise UserError(f"{predictor.run.path} is a run of {system.config.system}, which has no heat maps to show.")
-    parts = systems.ability(system.data, "parts")
-    pixels = systems.ability(system.data, "picture") or _pixels
-    return Instrument(system.data.modalities, system.forward, system.evidence, pixels, parts)
+    return Instrument(
+        system.data.modalities,
+        system.forward,
+        system.evidence,
+        systems.ability(system.data, "picture") or _pixels,
+        systems.ability(system.data, "parts"),
+        systems.ability(system, "inner"),
+    )
 
 
 def _pixels(batch: dict[str, Any], name: str) -> tuple[np.ndarray, Placement]:

@@ -109,7 +109,7 @@ class Predictor:
         """
         if any(isinstance(value, list | tuple) for value in inputs.values()):
             return self._predict_lists(inputs)
-        return self.batch(self.system.data.collate([self._sample(inputs)]))[0]
+        return self.batch(self.system.data.collate([self.sample(inputs)]))[0]
 
     def batch(self, batch: dict[str, Any]) -> list[Any]:
         """The finished results for a batch of the system's data set."""
@@ -127,6 +127,7 @@ class Predictor:
         *,
         without: frozenset[str] = frozenset(),
         each_missing: bool = False,
+        perturbed: bool = False,
         quiet: bool = True,
     ) -> Method:
         """The run on all samples of a manifest, as its task takes it.
@@ -135,25 +136,41 @@ class Predictor:
             manifest: the samples.
             without: inputs that count as missing.
             each_missing: also the run without each input in turn.
+            perturbed: also the run on samples that its input kind spoils on purpose.
             quiet: no progress.
 
         Raises:
-            UserError: the system does not know missing inputs, or its task has no table of them.
+            UserError: the system does not know missing inputs or perturbations, or its task has no table of them.
         """
         if each_missing and not (
             systems.ability(self.system, "missing_inputs") and systems.ability(self.system.task, "shows_missing")
         ):
             raise UserError(f"{self.system.config.system} has no table with inputs missing.")
+        spoil = systems.ability(self.system.data, "perturbed")
+        if perturbed and (spoil is None or systems.ability(self.system.task, "shows_perturbed") is None):
+            raise UserError(
+                f"{self.system.config.system} has no perturbations to be tried with: leave --perturb out."
+            )
+        samples: Any = self.system.data.dataset(manifest, train=False)
+        lacking = {
+            name: Method(self.system.task, self._scored(_Left(samples, name), frozenset([name]), quiet))
+            for name in (self.modalities if each_missing else ())
+        }
+        spoilt = {
+            name: Method(self.system.task, self._scored(each, without, quiet))
+            for name, each in (spoil(samples) if perturbed and spoil is not None else {}).items()
+        }
+        return Method(self.system.task, self._scored(samples, without, quiet), lacking, spoilt)
+
+    def _scored(
+        self, samples: Any, without: frozenset[str], quiet: bool
+    ) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+        """Batches and their raw results."""
         data = self.system.data
-        samples: Any = data.dataset(manifest, train=False)
         loader: DataLoader[Any] = DataLoader(samples, batch_size=self._at_once, collate_fn=data.collate)
         # Where a sample is a step of its own, the task shows how far all runs together are.
         steps = _tracked(loader, quiet or data.mixed_sizes)
-        lacking = {
-            name: self.method(manifest, without=frozenset([name]), quiet=quiet)
-            for name in (self.modalities if each_missing else ())
-        }
-        return Method(self.system.task, ((batch, self.raw(batch, without)) for batch in steps), lacking)
+        return ((batch, self.raw(batch, without)) for batch in steps)
 
     def each(self, manifest: Manifest, *, quiet: bool = True) -> Iterator[Any]:
         """Raw results of all samples in order; a sample that cannot be read is a `Failure`."""
@@ -170,7 +187,8 @@ class Predictor:
     def _at_once(self) -> int:
         return 1 if self.system.data.mixed_sizes else int(self.system.config.train.batch)
 
-    def _sample(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def sample(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """One sample from inputs by name, as `predict` takes them; UserError for a missing or unknown one."""
         for name in inputs:
             if name not in self.modalities:
                 near = difflib.get_close_matches(name, self.modalities, n=1) or self.modalities
@@ -198,7 +216,7 @@ class Predictor:
         samples = []
         for index in range(lengths.pop()):
             try:
-                samples.append(self._sample({name: values[index] for name, values in inputs.items()}))
+                samples.append(self.sample({name: values[index] for name, values in inputs.items()}))
             except UserError as error:
                 raise UserError(f"Sample {index}: {error}") from None
         results = []
@@ -397,6 +415,23 @@ def write_submission(predictor: Predictor | Ensemble, data: str | Path, predicti
     if write is None or wanted is None:
         raise UserError(f"{data} is of no challenge that takes a file: leave --submission out.")
     write(predictions, wanted, Path(file))
+
+
+class _Left:
+    """The samples of a data set of which something is left without one input."""
+
+    def __init__(self, samples: Samples, without: str) -> None:
+        self.samples = samples
+        present = [samples[index]["present"] for index in range(len(samples))]
+        self.kept = [
+            k for k, each in enumerate(present) if any(there for name, there in each.items() if name != without)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.samples[self.kept[index]]
 
 
 class _Guarded:

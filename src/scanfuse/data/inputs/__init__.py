@@ -64,6 +64,11 @@ class Inputs(Protocol):
                                               where that is not its file
         submission_columns(root)              the columns of id and score in the file that a challenge takes, or None
         parts(batch of one)                   input -> part, such as a table's column -> the batch without it
+        perturbed(samples) -> {name: samples} the samples spoilt on purpose, one way after the other
+        raw_cases(root)                       of `scanfuse data prepare`: file to make -> its raw data, and file ->
+                                              what is copied beside them
+        convert(source, target)               makes one such file; what to note of it
+        how_prepared()                        the settings that it depends on, for the record
 
     Attributes:
         KIND: by which layouts say what reads them: the name of its module, or of another one that reads the same.

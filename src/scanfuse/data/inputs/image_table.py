@@ -4,8 +4,6 @@ The table is encoded by a schema that `prepare` fits on the training rows alone 
 `scanfuse.data.transforms.table`.
 """
 
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,10 +19,10 @@ from scanfuse.data import check, layouts
 from scanfuse.data.cases import IMAGE
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
-from scanfuse.data.inputs.labelled import with_known_targets
+from scanfuse.data.inputs.fitted_table import FittedTable
 from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
 from scanfuse.data.labels import Labels
-from scanfuse.data.manifest import COLUMNS, Manifest, Row, read_csv
+from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
 from scanfuse.data.readers.given import image_of
 from scanfuse.data.readers.hdf5 import Container
@@ -34,14 +32,11 @@ from scanfuse.data.transforms.placement import Placement
 from scanfuse.data.transforms.skin import SkinAugmentation, augment_skin
 from scanfuse.data.transforms.table import Table, TableSettings
 from scanfuse.errors import UserError
-from scanfuse.foreign import read_json
 
-__all__ = ["INPUTS", "CaseDataset", "CaseSettings", "ImageTable", "collate_cases", "read_row"]
+__all__ = ["INPUTS", "CaseDataset", "CaseSettings", "ImageTable", "collate_cases"]
 
 KIND = "image_table"
 INPUTS = ("image", "table")
-
-_log = logging.getLogger(__name__)
 
 
 class CaseSettings(Section):
@@ -116,20 +111,18 @@ class ImageTable:
     def __init__(self, settings: CaseSettings, *, labels: Labels, folds: FoldConfig, seed: int) -> None:
         self.settings, self.labels, self.folds, self.seed = settings, labels, folds, seed
         self.modalities = INPUTS
-        self._table: Table | None = None
+        self.rows = FittedTable(settings.table, seed=seed)
 
     @property
     def table(self) -> Table:
         """The schema; UserError before `prepare` or `restore`."""
-        if self._table is None:
-            raise UserError("The table has no schema yet: it is fitted on training rows, or stored in a run.")
-        return self._table
+        return self.rows.schema
 
     def open(self, root: Path, *, split: bool = True) -> Manifest:
         """The cases with the splits of the settings and the fold. With `split=False` odd targets are unknown."""
         manifest = self.settings.open(root, split=split)
         if not split:
-            return with_known_targets(manifest, self.labels)
+            return manifest.with_known_targets(self.labels)
         folds = self.folds
         if folds.folds:
             manifest = with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
@@ -145,29 +138,17 @@ class ImageTable:
 
     def fit(self, training: Manifest) -> Table:
         """The schema of training rows."""
-        columns = [name for name in training.table if name not in (*COLUMNS, *training.modalities)]
-        rows, target = training.table[columns], list(training.table["target"])
-        return Table.fit(rows, target, self.settings.table, seed=self.seed)
+        return self.rows.fit(training)
 
     def prepare(self, training: Manifest) -> Fitted:
-        """Fits the schema and says what leaks, or is left out because it would."""
-        self._table = self.fit(training)
-        for text in self._table.warnings:
-            _log.warning("The column %s. Leave it out with --columns if it does.", text)
-        left = [f"{name} ({why})" for name, why in self._table.left_out.items() if why != "not asked for"]
-        if left:
-            shown = "; ".join(left[:12]) + (f"; and {len(left) - 12} more" if len(left) > 12 else "")
-            _log.info("%d features of the table; left out: %s.", len(self._table.features), shown)
-        return self._table.fitted()
+        return self.rows.prepare(training)
 
     def restore(self, fitted: Fitted) -> None:
-        self._table = Table.restore(fitted)
+        self.rows.restore(fitted)
 
     def dataset(self, manifest: Manifest, *, train: bool) -> "CaseDataset":
         """The cases of a manifest; with `train`, moved at random and with inputs dropped."""
-        absent = [name for name in self.table.names if name not in manifest.table]
-        if absent:
-            _log.warning("The data have no column %s: it counts as missing in every row.", ", ".join(absent[:5]))
+        self.rows.warn_of_absent(manifest.table)
         return CaseDataset(manifest, self.table, self.settings, labels=self.labels, train=train, seed=self.seed)
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -183,13 +164,7 @@ class ImageTable:
 
     def parts(self, batch: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
         """Known feature of a batch of one -> the batch with that feature missing."""
-        found = {}
-        for place, name in enumerate(self.table.names):
-            if batch["table"][0, place, 1] > 0:
-                table = batch["table"].clone()
-                table[:, place] = 0
-                found[name] = {**batch, "table": table}
-        return {"table": found} if found else {}
+        return self.rows.parts(batch)
 
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
         """By hand: `image` a file, PIL image or array; `table` a dictionary, or a JSON or CSV file of one row."""
@@ -197,12 +172,7 @@ class ImageTable:
             if name not in INPUTS:
                 raise UserError(f"Unknown input {name!r}; give {' and '.join(INPUTS)}.")
         given = {name: value for name, value in inputs.items() if value is not None}
-        row = given.get("table")
-        if row is not None and not isinstance(row, Mapping):
-            row = read_row(row)
-        values = np.zeros((len(self.table.features), 2), np.float32)
-        if row is not None:
-            values = self.table.encode_row({k: v for k, v in row.items() if k not in COLUMNS and k != IMAGE})
+        values = self.rows.by_hand(given.get("table"), (IMAGE,))
         image = given.get("image")
         if image is not None:
             image = image_of("image", image)
@@ -310,24 +280,6 @@ def collate_cases(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     batch["present"] = {name: torch.tensor([sample["present"][name] for sample in samples]) for name in INPUTS}
     batch["meta"] = [sample["meta"] for sample in samples]
     return batch
-
-
-def read_row(path: str | Path) -> dict[str, str]:
-    """One row of a table from a JSON object or a CSV file with a single row, as text.
-
-    Raises:
-        UserError: another kind of file, or not exactly one row.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ".json":
-        content = read_json(path)
-        if any(isinstance(value, dict | list) for value in content.values()):
-            raise UserError(f"{path} must be one JSON object of plain values, such as {json.dumps({'age': 55})}.")
-        return {str(name): "" if value is None else str(value) for name, value in content.items()}
-    _, table = read_csv(path)
-    if len(table) != 1:
-        raise UserError(f"{path} has {len(table)} rows; --table takes one case: use --data for many.")
-    return {str(name): str(value) for name, value in table.iloc[0].items()}
 
 
 def _sample(

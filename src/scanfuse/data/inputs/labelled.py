@@ -28,7 +28,6 @@ __all__ = [
     "labelled",
     "open_labelled",
     "rounded",
-    "with_known_targets",
 ]
 
 MOST = 4
@@ -120,19 +119,10 @@ def open_labelled(
     """The samples with the splits of the settings and the fold. With `split=False` odd targets are unknown."""
     manifest = settings.read(root, split=split)
     if not split:
-        return with_known_targets(manifest, labels)
+        return manifest.with_known_targets(labels)
     if not folds.folds:
         return manifest
     return with_fold(manifest, labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
-
-
-def with_known_targets(manifest: Manifest, labels: Labels) -> Manifest:
-    """The manifest with "" for targets that are none of the labels."""
-    known = {text: _is_known(text, labels) for text in dict.fromkeys(manifest.table["target"])}
-    if all(known.values()):
-        return manifest
-    targets = [text if known[text] else "" for text in manifest.table["target"]]
-    return replace(manifest, table=manifest.table.assign(target=targets))
 
 
 class LabelledDataset(Dataset[dict[str, Any]]):
@@ -254,14 +244,6 @@ def collate_labelled(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def given_row(id: str, sources: Mapping[str, Path], slice: str = "") -> Row:
     """The row of a sample by hand."""
     return Row(id, id, "", "", dict(sources), slice)
-
-
-def _is_known(text: str, labels: Labels) -> bool:
-    try:
-        labels.encode(text)
-    except UserError:
-        return False
-    return True
 
 
 def _columns_of_files(file: Path) -> list[str]:

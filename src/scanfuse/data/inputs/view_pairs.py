@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from scanfuse.data import check
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
-from scanfuse.data.inputs.labelled import with_known_targets
 from scanfuse.data.inputs.pairing import Pairing, pairs_of, roles_of
 from scanfuse.data.inputs.registered import refuse_fitted
 from scanfuse.data.inputs.slices import chosen, slice_of, with_slices
@@ -62,7 +61,7 @@ class ViewPairs:
         """
         manifest = with_slices(self.settings.open(root, split=split), self.settings.slice)
         if not split:
-            return with_known_targets(manifest, self.labels)
+            return manifest.with_known_targets(self.labels)
         folds = self.folds
         if not folds.folds:
             return manifest

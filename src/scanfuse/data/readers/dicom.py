@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from scanfuse.data.readers.slices import SliceChoice, pick_frame
 from scanfuse.errors import UserError
 from scanfuse.foreign import check_file, foreign, shown
 
-__all__ = ["SUFFIXES", "count", "position_mm", "read"]
+__all__ = ["SUFFIXES", "Place", "count", "place_of", "position_mm", "read"]
 
 SUFFIXES = (".dcm", ".dicom")
 
@@ -68,6 +69,64 @@ def position_mm(path: Path) -> float | None:
         return None
     position = float(np.cross(axes[:3], axes[3:]) @ np.array(place))
     return position if math.isfinite(position) else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one slice of a series lies, from its header.
+
+    Attributes:
+        series, modality: as the header says; "" where it does not.
+        rows, columns: size in pixels.
+        row, column: directions of a row and of a column, unit vectors (x to the patient's left, y to the back, z up).
+        along: place along the normal in mm.
+        spacing_mm: between rows and between columns.
+    """
+
+    series: str
+    modality: str
+    rows: int
+    columns: int
+    row: tuple[float, ...]
+    column: tuple[float, ...]
+    along: float
+    spacing_mm: tuple[float, float]
+
+    def is_parallel(self, other: "Place") -> bool:
+        """Whether both lie the same way, with the same spacing, up to the rounding of headers."""
+        mine, theirs = ((*p.row, *p.column, *p.spacing_mm) for p in (self, other))
+        return bool(np.allclose(mine, theirs, atol=1e-3))
+
+
+def place_of(path: Path) -> Place | None:
+    """Where a slice lies; None where its header does not say it (a report, an overview without a place).
+
+    Raises:
+        UserError: no DICOM file, or a header that makes no sense.
+    """
+    check_file(path, "DICOM file", largest=MAX_FILE)
+    dataset = _open(path, stop_before_pixels=True)
+    place = _numbers(path, dataset, "ImagePositionPatient", 3)
+    axes = _numbers(path, dataset, "ImageOrientationPatient", 6)
+    spacing = _spacing_mm(path, dataset)
+    if place is None or axes is None or spacing is None:
+        return None
+    row, column = np.array(axes[:3]), np.array(axes[3:])
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if min(lengths) < 1e-6 or abs(row @ column) > 1e-2 * lengths[0] * lengths[1]:
+        raise UserError(f"{shown(path)} has an ImageOrientationPatient of no two directions; export it again.")
+    row, column = row / lengths[0], column / lengths[1]
+    rows, columns = (_whole(path, dataset, side, 0, 0, 65_535) for side in ("Rows", "Columns"))
+    return Place(
+        str(dataset.get("SeriesInstanceUID", "")),
+        str(dataset.get("Modality", "")),
+        rows,
+        columns,
+        tuple(map(float, row)),
+        tuple(map(float, column)),
+        float(np.cross(row, column) @ np.array(place)),
+        spacing,
+    )
 
 
 def _open(path: Path, *, stop_before_pixels: bool = False) -> Any:

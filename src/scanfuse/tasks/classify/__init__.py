@@ -48,7 +48,7 @@ from scanfuse.tasks.classify.operating_point import (
     undecided,
 )
 from scanfuse.tasks.classify.prediction import Prediction, Predictions, by_study, flip_average, predictions_of
-from scanfuse.tasks.classify.table import Decided, evaluate_folds, evaluate_together
+from scanfuse.tasks.classify.table import Decided, conditions, evaluate_folds, evaluate_together
 
 __all__ = ["Classification", "SamplingSettings"]
 
@@ -86,6 +86,7 @@ class Classification:
 
     words = Words("studies", "patients")
     any_inputs = True
+    shows_missing = shows_perturbed = True
     headline = ("auroc", "sensitivity", "specificity", "ece", "balanced_accuracy")
 
     def __init__(
@@ -256,6 +257,14 @@ class Classification:
         if not asked.ensemble:
             first = next(iter(runs.values()))
             found.examples = examples(first.studies, samples, first.point, self.classes, asked.pictures)
+        for name, method in methods.items():
+            where = f" ({name})" if len(methods) > 1 else ""
+            spoilt = {"with an input missing": {f"without {key}": each for key, each in method.without.items()},
+                      "perturbed": dict(method.perturbed)}  # fmt: skip
+            for title, each in spoilt.items():
+                if each:
+                    others = {key: self._decided_one(other, runs[name].point) for key, other in each.items()}
+                    found.parts[title + where] = conditions(runs[name], others, self.classes, asked.split)
         return found
 
     def evaluate_folds(
@@ -381,7 +390,10 @@ class Classification:
         for name, task in tasks.items():
             if task.classes != self.classes:
                 raise UserError(f"{name} predicts other labels than {first}: use them one by one.")
-        return {name: Decided.of(method.raw, tasks[name].point, self.classes) for name, method in methods.items()}
+        return {name: self._decided_one(method, tasks[name].point) for name, method in methods.items()}
+
+    def _decided_one(self, method: Method, point: OperatingPoint) -> Decided:
+        return Decided.of(method.raw, point, self.classes)
 
 
 def _noted(samples: Manifest, note: str) -> Manifest:

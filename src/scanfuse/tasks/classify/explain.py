@@ -115,6 +115,7 @@ def explained(
         of: {part: outcome.probability(results_of(changed)[0]) for part, changed in without_part.items()}
         for of, without_part in (through.parts(batch) if through.parts is not None else {}).items()
     }
+    inner = through.inner(batch) if through.inner is not None else {}
     content = {
         "id": result.id,
         "study": result.study,
@@ -124,12 +125,19 @@ def explained(
         "without_view": without,
         "drop_of_view": {view: reached - value for view, value in without.items()},
         **({"without_part": parts} if parts else {}),
+        **inner,
         "views": names,
         "maps": {view: sorted(found) for view, found in heats.items()},
         "map_places": {name: list(size) for name, size in places.items()},
     }
     return Explanation(
-        result.id, outcome.name, pixels, heats, _captions(names, pictures, without, reached), _titles(places), content
+        result.id,
+        outcome.name,
+        pixels,
+        heats,
+        _captions(names, pictures, without, reached, inner.get("gate", {})),
+        _titles(places),
+        content,
     )
 
 
@@ -200,14 +208,20 @@ def _truth(result: Prediction, classes: Classes, column: int) -> str:
 
 
 def _captions(
-    names: Mapping[str, str], pictures: Sequence[str], without: Mapping[str, float], reached: float
+    names: Mapping[str, str],
+    pictures: Sequence[str],
+    without: Mapping[str, float],
+    reached: float,
+    gate: Mapping[str, float],
 ) -> dict[str, str]:
     """Picture -> its name and what changes without it; the first one also says it of inputs that are no pictures."""
     said = {}
     for view, name in names.items():
         # Rounded first, so that nothing reads "-0.00".
         change = round(without[view] - reached, 2) + 0.0 if view in without else None
-        said[view] = name + ("" if change is None else f": {change:+.2f} without it")
+        parts = [] if change is None else [f"{change:+.2f} without it"]
+        parts += [f"gate {gate[view]:.2f}"] if view in gate else []
+        said[view] = ": ".join([name, *([", ".join(parts)] if parts else [])])
     others = [text for view, text in said.items() if view not in pictures]
     found = {view: said[view] for view in pictures}
     found[pictures[0]] = "; ".join([found[pictures[0]], *others])

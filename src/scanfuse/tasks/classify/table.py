@@ -20,7 +20,7 @@ from scanfuse.tasks.classify.operating_point import OperatingPoint, combine
 from scanfuse.tasks.classify.prediction import Prediction, by_study, ensemble
 from scanfuse.tasks.classify.subgroups import subgroup_columns, subgroup_tables
 
-__all__ = ["Decided", "evaluate_folds", "evaluate_together"]
+__all__ = ["Decided", "conditions", "evaluate_folds", "evaluate_together"]
 
 ENSEMBLE = "ensemble"
 POOLED = "out of fold"
@@ -142,6 +142,25 @@ def evaluate_folds(
 
 def _point_notes(runs: Mapping[str, Decided]) -> list[str]:
     return [f"{name}: {note}" for name, run in runs.items() for note in run.point.notes]
+
+
+def conditions(run: Decided, others: Mapping[str, Decided], classes: Classes, split: str) -> Evaluation:
+    """One run beside itself under other conditions (an input missing, noise): a column for each.
+
+    Studies that could not be scored under one of them, as they have nothing else, are left out of all columns. The
+    thresholds are those of the run.
+    """
+    columns = {"as it is": run, **others}
+    kept = set.intersection(*({result.id for result in each.studies} for each in columns.values()))
+    tables = {
+        name: Column.of([result for result in each.studies if result.id in kept], run.point.thresholds).table(classes)
+        for name, each in columns.items()
+    }
+    found = _evaluation(tables, classes, split, "studies")
+    found.better = dict.fromkeys(found.better, "none")  # conditions are no rivals
+    left = len(run.studies) - len(kept)
+    found.notes = [f"{left} studies have no other input and are left out"] if left else []
+    return found
 
 
 def _tabulated(
