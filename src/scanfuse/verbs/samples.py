@@ -234,7 +234,8 @@ def _opened(predictors: Mapping[str, Predictor], data: str | Path) -> dict[str, 
 def _check_alike(first: str, name: str, predictors: Mapping[str, Predictor]) -> None:
     """Raises UserError if runs of other systems or inputs are no matter for one table."""
     one, other = predictors[first].system, predictors[name].system
-    if name == first or (type(one.task) is type(other.task) and systems.ability(one.task, "any_inputs")):
+    kinds = [systems.ability(system.task, "any_inputs") for system in (one, other)]
+    if name == first or (kinds[0] is not None and kinds[0] == kinds[1]):
         return
     if one.config.system != other.config.system:
         raise UserError(f"{first} and {name} are runs of different systems: evaluate them one by one.")
