@@ -163,7 +163,7 @@ def test_cross_validations_are_compared_by_what_each_fold_held_out(
     paths = [str(path) for path in folds.values()]
     assert main(["compare", *paths, "--data", str(fused), "--out", str(tmp_path / "c"), "--quiet"]) == 0
     found = json_of(tmp_path / "c" / "comparison.json")
-    assert found["samples"] == 16 and found["patients"] == 16
+    assert found["samples"] == 16 and found["groups"] == 16
     assert any("by the fold that held it out" in note for note in found["notes"])
     cells = {}
     for name, path in folds.items():

@@ -31,6 +31,7 @@ Differences from the publication
 * Volumes of any size, padded by replication to a multiple of 8 and cropped. The code needs cubes of 128.
 * Whole volumes are cut to what is not background and fused window by window, cross-faded; what the channel
   attention pools is the whole volume all the same. The memory is that of a window (`--window`).
+* Where both sources are background the result is background, in training too: the network is not asked for it.
 * The loss is that of images in three dimensions (see `scanfuse.tasks.fuse.loss`).
 * Decoder stages are Conv3, LeakyReLU, norm, both modalities pass the encoder in one batch, and all routes have the
   initial step sizes of Mamba, as for images.
@@ -218,6 +219,9 @@ class System:
     def forward(self, batch: dict[str, Any], without: frozenset[str] = frozenset()) -> Float[Tensor, "b 1 d h w"]:
         """The fused volumes: of patches as they are in training, else window by window within the samples' boxes.
 
+        Where both sources are 0 (their background) the result is 0: a sigmoid never gets there, and a loss that asks
+        for it would be about nothing else.
+
         Raises:
             ValueError: an input is to be left out: there is nothing to fuse the other one with.
         """
@@ -225,12 +229,12 @@ class System:
             raise ValueError(f"fusion needs both inputs, not without {', '.join(sorted(without))}")
         a, b = (batch[name] for name in self.data.modalities)
         if self.model.training:
-            return self.model(a, b)
+            return self.model(a, b) * ((a > 0) | (b > 0))
         fused = torch.zeros_like(a)
         for index, meta in enumerate(batch["meta"]):
             here = (slice(index, index + 1), slice(None), *meta["box"])
             fused[here] = self._whole(a[here], b[here])
-        return fused
+        return fused * ((a > 0) | (b > 0))
 
     def _whole(self, a: Float[Tensor, "1 1 d h w"], b: Float[Tensor, "1 1 d h w"]) -> Float[Tensor, "1 1 d h w"]:
         weights = self.model.attention_of(a, b)

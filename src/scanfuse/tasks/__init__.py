@@ -136,7 +136,8 @@ class Task(Protocol):
 
     Optional abilities, each asked for by name with `systems.ability`, beside `Joins` and `Explains`:
 
-        any_inputs = True                     runs of other systems and inputs predict the same, and can be compared
+        any_inputs = name                     runs of other systems and inputs whose tasks have this name predict the
+                                              same and can be compared
         compare_folds(runs, samples, asked)   as `compare`, of cross-validations: name -> fold -> method
         derived(samples, folder) -> Path      results that were written into a folder, as data for another system
 

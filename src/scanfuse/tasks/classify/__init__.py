@@ -81,11 +81,11 @@ class Classification:
     Attributes:
         classes: what is predicted.
         point: temperature and thresholds; those of `undecided` until `fit` or `restore`.
-        any_inputs: a result does not depend on what it was made of, so runs of other systems and inputs compare.
+        any_inputs: results are of this kind whatever they were made of, so runs of other systems and inputs compare.
     """
 
     words = Words("studies", "patients")
-    any_inputs = True
+    any_inputs = "classification"
     shows_missing = shows_perturbed = True
     headline = ("auroc", "sensitivity", "specificity", "ece", "balanced_accuracy")
 
