@@ -90,6 +90,17 @@ def test_a_quick_test_as_a_job(tmp_path: Path) -> None:
     assert any("quick test" in note for note in found["notes"])
 
 
+def test_without_a_test_part_every_case_is_tested_by_one_fold(moles: Path) -> None:
+    flags = ("--test-share", "0", "--folds", "5", "--fold")
+    tested = [system_of(moles, *flags, str(fold)).data.open(moles).subset("test").table["id"] for fold in range(5)]
+    everyone = [name for part in tested for name in part]
+    assert len(set(everyone)) == len(everyone) == len(system_of(moles).data.open(moles))
+    alike = [system_of(moles, "--folds", "5", "--fold", fold).data.open(moles).subset("test") for fold in "03"]
+    assert list(alike[0].table["id"]) == list(alike[1].table["id"])
+    share = len(system_of(moles, "--test-share", "0.4").data.open(moles).subset("test")) / len(everyone)
+    assert 0.3 < share < 0.5
+
+
 def test_the_ratio_of_an_epoch_is_as_asked_and_is_said(moles: Path, caplog: pytest.LogCaptureFixture) -> None:
     system = system_of(moles, "--negatives-per-positive", "2")
     data = system.data.dataset(system.data.open(moles).subset("train"), train=True)

@@ -26,7 +26,7 @@ from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
 from scanfuse.data.readers.given import image_of
 from scanfuse.data.readers.hdf5 import Container
-from scanfuse.data.splits import quick_part
+from scanfuse.data.splits import FRACTIONS, quick_part
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox_colour
 from scanfuse.data.transforms.placement import Placement
 from scanfuse.data.transforms.skin import SkinAugmentation, augment_skin
@@ -51,6 +51,9 @@ class CaseSettings(Section):
     drop_image: float = Field(0.0, ge=0, le=1, description="chance that training takes the picture away")
     drop_table: float = Field(0.0, ge=0, le=1, description="chance that training takes the table away")
     split_seed: int = Field(0, ge=0, description="seed of the split by patient")
+    test_share: float = Field(
+        0.15, ge=0, le=0.8, description="patients of no fold, for the test; 0, with --folds: each is tested once"
+    )
     size: int = Field(224, ge=8, description="side of the square that the network sees, in pixels")
     aspect: Literal["pad", "stretch"] = Field("stretch", description="stretch ignores the aspect, as published")
     flips: bool = Field(True, description="random mirror images and quarter turns")
@@ -87,6 +90,7 @@ class CaseSettings(Section):
         request = layouts.Request(
             split="made" if split else "none",
             seed=self.split_seed,
+            fractions=FRACTIONS | {"train": 1 - FRACTIONS["val"] - self.test_share, "test": self.test_share},
             # What is to be predicted need not have a picture; what is trained on should not lack it by accident.
             incomplete=self.incomplete if split else "keep",
         )
