@@ -9,19 +9,20 @@ from typing import Any
 import click
 
 from scanfuse import __version__
+from scanfuse.cli.data import data
+from scanfuse.cli.shared import FOLDER, hush, report_of
+from scanfuse.cli.train import train
 from scanfuse.errors import UserError
 
 __all__ = ["main"]
 
 # Everything heavy is imported inside the verbs: `scanfuse --help` must answer at once.
 
-_FOLDER = click.Path(path_type=Path)
 _SPLITS = click.Choice(["test", "val", "train", "all"])
 _ON = click.option("--on", "split", type=_SPLITS, default="test", show_default=True, help="which samples")
 _SLICE = click.option(
     "--slice", "slices", metavar="AXIS:INDEX", help="of volumes and stacks: axial:middle, coronal:40, ..."
 )
-_UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +51,10 @@ def _commands() -> None:
     """Multimodal fusion with selective state-space models (Mamba)."""
 
 
+_commands.add_command(train)
+_commands.add_command(data)
+
+
 @_commands.command("systems")
 def _systems() -> None:
     """List the systems."""
@@ -62,7 +67,7 @@ def _systems() -> None:
 
 @_commands.command("demo")
 @click.argument("system", default="clinicalfmamba")
-@click.option("--out", type=_FOLDER, default=Path("demo"), show_default=True, help="folder for everything it makes")
+@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="folder for everything it makes")
 @click.option("--quick", is_flag=True, help="a few steps only: to see that everything works")
 def _demo(system: str, out: Path, quick: bool) -> None:
     """Make phantoms, train on them, and compare with plain methods."""
@@ -83,7 +88,7 @@ def _doctor() -> int:
 
 @_commands.command("bench")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 = leave as it is")
-@click.option("--out", type=_FOLDER, default=None, help="also write the table to this Markdown file")
+@click.option("--out", type=FOLDER, default=None, help="also write the table to this Markdown file")
 def _bench(threads: int, out: Path | None) -> int:
     """Time the scan backends of this machine side by side."""
     from scanfuse.verbs import bench
@@ -91,130 +96,11 @@ def _bench(threads: int, out: Path | None) -> int:
     return bench.run(threads=threads, out=out)
 
 
-@_commands.command("train", context_settings=_UNPARSED)
-@click.pass_context
-def _train(context: click.Context) -> None:
-    """Train a system: scanfuse train SYSTEM --data DIR --out RUN.
-
-    \b
-    scanfuse train SYSTEM --help        all options of a system
-    scanfuse train --from CONFIG.yaml   repeat a run (options may follow)
-    scanfuse train --resume RUN         continue a stopped run
-    """
-    arguments = context.args
-    if not arguments or arguments[0] in ("-h", "--help"):
-        click.echo(context.get_help())
-        return
-    name = None if arguments[0].startswith("-") else arguments[0]
-    command = _train_command(name or _system_of(arguments))
-    command.main(args=arguments[1 if name else 0 :], prog_name=f"scanfuse train {name or ''}", standalone_mode=False)
-
-
-def _system_of(arguments: list[str]) -> str:
-    """The system that the file after --from, or the run or cross-validation after --resume, was made for."""
-    from scanfuse import config, run, systems
-    from scanfuse.verbs import cross_validation
-
-    def settings(path: str) -> dict[str, Any]:
-        return (
-            cross_validation.settings(path)
-            if cross_validation.is_cross_validation(path)
-            else run.open_run(path).config()
-        )
-
-    for flag, read in (("--from", config.read_yaml), ("--resume", settings)):
-        for position, argument in enumerate(arguments):
-            value = argument.removeprefix(f"{flag}=") if argument.startswith(f"{flag}=") else None
-            if argument == flag and position + 1 < len(arguments):
-                value = arguments[position + 1]
-            if value:
-                return systems.load(read(value).get("system")).__module__.rpartition(".")[2]
-    raise UserError("Name the system first, such as: scanfuse train clinicalfmamba --data DIR --out RUN")
-
-
-def _train_command(name: str) -> click.Command:
-    """The command for one system; its options are the leaves of the system's configuration."""
-    from scanfuse import config, systems
-    from scanfuse.options import leaves, nested, option_name
-
-    system_type = systems.load(name)
-    found = leaves(system_type.Config)
-    presets = config.presets(name)
-    usual = system_type.default_preset
-
-    def action(
-        data: Path | None,
-        out: Path | None,
-        preset: str | None,
-        source: Path | None,
-        resume: Path | None,
-        quiet: bool,
-        **values: str | None,
-    ) -> None:
-        from scanfuse.verbs import cross_validation, train
-
-        _hush(quiet)
-        given = nested(found, {leaf.flag: values[_parameter(leaf.flag)] for leaf in found})
-        if resume is not None:
-            if given or preset or source or out:
-                raise UserError("--resume continues a run as it was: give no other options than --data and --quiet.")
-            if cross_validation.is_cross_validation(resume):
-                _say_folds(cross_validation.resume_folds(resume, data, quiet=quiet), resume, data)
-                return
-            run = train.resume(resume, data, quiet=quiet)
-        else:
-            if data is None or out is None:
-                raise UserError(f"The option --{'data' if data is None else 'out'} is missing.")
-            if source is not None and preset is not None:
-                raise UserError("Give either --preset or --from, not both.")
-            if source is not None:
-                base = config.read_yaml(source)
-            else:
-                base = config.preset(name, preset or usual)
-            if base.get("system", name) != name:
-                raise UserError(f"{source} is a configuration of {base['system']}, not of {name}.")
-            every_fold = cross_validation.takes_every_fold(base, given)
-            built = config.build(system_type.Config, base, {"system": name}, given)
-            if every_fold:
-                _say_folds(cross_validation.train_folds(built, data, out, quiet=quiet), out, data)
-                return
-            run = train.train(built, data, out, quiet=quiet)
-        click.echo(f"Saved in {run.path}, with {_report_of(run.path)}.")
-        click.echo(f"Next: scanfuse evaluate {run.path} --data {data or 'DIR'}")
-
-    options: list[click.Parameter] = [
-        click.Option(["--data"], type=_FOLDER, help="folder or manifest.csv with the data"),
-        click.Option(["--out"], type=_FOLDER, help="run folder to make"),
-        click.Option(["--preset"], type=click.Choice(presets), help=f"shipped recipe (default {usual})"),
-        click.Option(["--from", "source"], type=_FOLDER, help="start from this configuration file"),
-        click.Option(["--resume"], type=_FOLDER, help="continue this run folder"),
-        click.Option(["--quiet"], is_flag=True, help="no progress"),
-    ]
-    for leaf in found:
-        text = f"{leaf.field.description or ''} [{'.'.join(leaf.path[:-1])}; {leaf.kind}]"
-        names = [*(f"--{name}" for name in leaf.names), _parameter(leaf.flag)]
-        # A switch alone is "true".
-        alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if leaf.kind == "true|false" else {}
-        options.append(click.Option(names, metavar=leaf.kind.upper(), help=text, **alone))
-    # Underscores are as good as hyphens, as in every other command.
-    alike = {"token_normalize_func": option_name}
-    return click.Command(name, context_settings=alike, params=options, callback=action, help=systems.summary(name))
-
-
-def _say_folds(runs: Sequence[Any], out: Path, data: Path | None) -> None:
-    from scanfuse.verbs import cross_validation
-
-    for run in runs:
-        _report_of(run.path)
-    click.echo(cross_validation.next_step(runs, out, data))
-    click.echo(f"Report: {_report_of(out)}")
-
-
 @_commands.command("evaluate")
-@click.argument("runs", nargs=-1, required=True, type=_FOLDER)
-@click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv with the data")
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--data", type=FOLDER, required=True, help="folder or manifest.csv with the data")
 @_ON
-@click.option("--out", type=_FOLDER, default=None, help="folder for tables and pictures (default RUN/evaluation)")
+@click.option("--out", type=FOLDER, default=None, help="folder for tables and pictures (default RUN/evaluation)")
 @click.option("--pictures", type=click.IntRange(0, 50), default=6, show_default=True, help="rows of the gallery")
 @click.option("--ensemble", is_flag=True, help="also the mean of the runs' probabilities")
 @click.option("--each-missing", is_flag=True, help="also with each input missing in turn")
@@ -247,7 +133,7 @@ def _evaluate(
     from scanfuse.verbs.evaluate import IN_RUN, evaluate
     from scanfuse.verbs.named import every_member, load_named
 
-    _hush(quiet)
+    hush(quiet)
     home = runs[0] if len(runs) == 1 and cross_validation.is_cross_validation(runs[0]) else None
     evaluation = evaluate(
         load_named(every_member(runs), device, slices),
@@ -266,14 +152,14 @@ def _evaluate(
         print_table(evaluation)
     click.echo(f"Table, values per sample and pictures are in {evaluation.folder}.")
     if out is None:
-        click.echo(f"Report: {_report_of(home or every_member(runs)[0])}")
+        click.echo(f"Report: {report_of(home or every_member(runs)[0])}")
 
 
 @_commands.command("compare")
-@click.argument("runs", nargs=-1, required=True, type=_FOLDER)
-@click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv with the data")
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--data", type=FOLDER, required=True, help="folder or manifest.csv with the data")
 @_ON
-@click.option("--out", type=_FOLDER, default=None, help="folder for the table, as Markdown and JSON")
+@click.option("--out", type=FOLDER, default=None, help="folder for the table, as Markdown and JSON")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _compare(runs: tuple[Path, ...], data: Path, split: Any, out: Path | None, device: str, quiet: bool) -> None:
@@ -285,7 +171,7 @@ def _compare(runs: tuple[Path, ...], data: Path, split: Any, out: Path | None, d
     from scanfuse.verbs.compare import compare
     from scanfuse.verbs.named import load_apart
 
-    _hush(quiet)
+    hush(quiet)
     found = compare(load_apart(runs, device), data, split=split, out=out, quiet=quiet)
     if not quiet:
         print_comparisons(found)
@@ -295,11 +181,11 @@ def _compare(runs: tuple[Path, ...], data: Path, split: Any, out: Path | None, d
 
 @_commands.command("explain")
 @click.argument("run", type=click.Path())
-@click.option("--data", type=_FOLDER, required=True, help="folder or manifest.csv that holds the sample")
+@click.option("--data", type=FOLDER, required=True, help="folder or manifest.csv that holds the sample")
 @click.option("--id", "sample", required=True, help="id of the sample, as in split.csv or predictions.csv")
 @click.option("--label", default=None, help="what to explain (default: the outcome that the sample is called)")
 @click.option("--method", type=click.Choice(["gradcam", "hirescam"]), default="gradcam", show_default=True)
-@click.option("--out", type=_FOLDER, default=Path("explanations"), show_default=True, help="folder for the pictures")
+@click.option("--out", type=FOLDER, default=Path("explanations"), show_default=True, help="folder for the pictures")
 @click.option("--device", default="auto", show_default=True)
 def _explain(run: str, data: Path, sample: str, label: str | None, method: Any, out: Path, device: str) -> None:
     """Show where the evidence for a result lies in each input, and what each input contributes."""
@@ -311,7 +197,7 @@ def _explain(run: str, data: Path, sample: str, label: str | None, method: Any, 
 
 
 @_commands.command("report")
-@click.argument("run", type=_FOLDER)
+@click.argument("run", type=FOLDER)
 def _report(run: Path) -> None:
     """Write report.html into a run folder, or that of a cross-validation: one page without a network."""
     from scanfuse.run import open_run
@@ -319,7 +205,7 @@ def _report(run: Path) -> None:
 
     if not cross_validation.is_cross_validation(run):
         open_run(run)
-    click.echo(f"Report: {_report_of(run)}")
+    click.echo(f"Report: {report_of(run)}")
 
 
 @_commands.group("import")
@@ -328,8 +214,8 @@ def _import() -> None:
 
 
 @_import.command("vmamba")
-@click.argument("file", type=_FOLDER)
-@click.option("--out", type=_FOLDER, required=True, help="folder for weights.safetensors and config.yaml")
+@click.argument("file", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="folder for weights.safetensors and config.yaml")
 @click.option(
     "--section",
     type=click.Choice(["auto", "model", "model_ema"]),
@@ -346,8 +232,8 @@ def _import_vmamba(file: Path, out: Path, section: Any) -> None:
 
 
 @_import.command("yolov8")
-@click.argument("file", type=_FOLDER)
-@click.option("--out", type=_FOLDER, required=True, help="folder for weights.safetensors and config.yaml")
+@click.argument("file", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="folder for weights.safetensors and config.yaml")
 def _import_yolov8(file: Path, out: Path) -> None:
     """Read a published YOLOv8 detector (a state dict: .pt or .safetensors)."""
     from scanfuse.verbs.import_weights import import_yolov8
@@ -358,9 +244,9 @@ def _import_yolov8(file: Path, out: Path) -> None:
 
 @_commands.command("predict", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.argument("words", metavar="RUNS [--INPUT FILE]...", nargs=-1, type=click.UNPROCESSED)
-@click.option("--data", type=_FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
-@click.option("--out", type=_FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
-@click.option("--submission", type=_FOLDER, default=None, help="with --data: also the file that a challenge takes")
+@click.option("--data", type=FOLDER, default=None, help="a folder or manifest.csv: predict every sample")
+@click.option("--out", type=FOLDER, default=Path("predictions"), show_default=True, help="folder for the results")
+@click.option("--submission", type=FOLDER, default=None, help="with --data: also the file that a challenge takes")
 @click.option("--explain", "explained", is_flag=True, help="of one sample: also heat maps, as scanfuse explain")
 @_SLICE
 @click.option("--device", default="auto", show_default=True)
@@ -434,83 +320,6 @@ def _predict(
         click.echo(f"{failure.id}: {_one_line(failure.error)}", err=True)
     click.echo(found.summary(out))
     return 2 if found.failures else 0
-
-
-@_commands.group("data")
-def _data() -> None:
-    """Check data, prepare raw data, or make phantoms."""
-
-
-@_data.command("check", context_settings=_UNPARSED)
-@click.argument("words", metavar="SYSTEM PATH [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
-@click.pass_context
-def _data_check(context: click.Context, words: tuple[str, ...]) -> int:
-    """Look for faults in a data set before training on it.
-
-    Give the options on the data that the training will get (--pair CT-MRI, --folds 5, --split-seed 1): then what is
-    checked is what is trained on. scanfuse data check SYSTEM --help lists them, and the layouts that the system reads
-    with the columns of a manifest.csv of your own.
-    """
-    from scanfuse.options import nested, pairs, words_and_options
-    from scanfuse.verbs.check import check_data, options_on_data, what_is_read
-
-    named, options = words_and_options(words, flags=("help",))
-    if "--help" in options or "-h" in named:
-        named = [name for name in named if name != "-h"]
-        click.echo(f"{context.get_help()}\n\n{what_is_read(named[0] if named else None)}")
-        return 0
-    if len(named) != 2:
-        raise UserError("Name the system and the folder, such as: scanfuse data check xfmamba DIR")
-    found = options_on_data(named[0])
-    findings = check_data(named[0], nested(found, pairs(options, [leaf.flag for leaf in found])), Path(named[1]))
-    for finding in findings:
-        click.echo(f"{finding.severity}: {finding.message}")
-    errors = sum(finding.severity == "error" for finding in findings)
-    click.echo(f"{errors} error(s), {len(findings) - errors} warning(s) in {named[1]}.")
-    return 2 if errors else 0
-
-
-@_data.command("synth", context_settings=_UNPARSED)
-@click.argument("words", metavar="NAME PATH [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
-def _data_synth(words: tuple[str, ...]) -> None:
-    """Write a phantom data set in the layout of a published one.
-
-    scanfuse data synth NAME --help lists its options; scanfuse data synth lists the names.
-    """
-    from scanfuse.verbs import synth
-
-    click.echo(synth.run(words))
-
-
-@_data.command("prepare", context_settings=_UNPARSED)
-@click.argument("words", metavar="SYSTEM RAW DIR [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
-def _data_prepare(words: tuple[str, ...]) -> int:
-    """Turn raw scans into the files that a system is trained on: once, in parallel, and again where it stopped.
-
-    scanfuse data prepare SYSTEM --help lists the options.
-    """
-    from scanfuse.verbs import prepare
-
-    said, code = prepare.run(words)
-    click.echo(said)
-    return code
-
-
-def _report_of(folder: Path) -> Path:
-    """The report of a run or a cross-validation, written anew."""
-    from scanfuse.verbs import report
-
-    return report.write(folder)
-
-
-def _hush(quiet: bool) -> None:
-    """With --quiet only warnings are said."""
-    if quiet:
-        logging.getLogger("scanfuse").setLevel(logging.WARNING)
-
-
-def _parameter(flag: str) -> str:
-    return "option_" + flag.replace("-", "_")
 
 
 def _one_line(text: str) -> str:
