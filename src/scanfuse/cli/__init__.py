@@ -304,7 +304,8 @@ def _predict(
         if explained:
             from scanfuse.verbs.explain import explain_one
 
-            panels = explain_one(predictor, inputs, out)  # first: it says at once if there is nothing to show
+            # First: it says at once if there is nothing to show.
+            panels = explain_one(predictor, inputs, out / "explanations")
         line, files = verb.predict_one(predictor, inputs, out)
         if line:
             click.echo(line)

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,17 +75,12 @@ def prepare(data: Any, raw: Path, out: Path, *, jobs: int = 0, quiet: bool = Tru
     rows = _rows_of(out / _TABLE)
     todo = {name: source for name, source in cases.items() if not (out / name).exists()}
     failed: dict[str, str] = {}
-    with ProcessPoolExecutor(
-        min(jobs or os.cpu_count() or 1, max(len(todo), 1)), mp_context=multiprocessing.get_context("spawn")
-    ) as pool:
-        waiting = {pool.submit(_one, data, source, out / name): name for name, source in todo.items()}
-        hidden = quiet or not get_console().is_terminal
-        for done in track(as_completed(waiting), "preparing", len(waiting), transient=True, disable=hidden):
-            name = waiting[done]
-            said, error = done.result()
-            rows[name] = {"file": name, **said, "error": error}
-            if error:
-                failed[name] = error
+    hidden = quiet or not get_console().is_terminal
+    found = _each(data, todo, out, min(jobs or os.cpu_count() or 1, max(len(todo), 1)))
+    for name, said, error in track(found, "preparing", len(todo), transient=True, disable=hidden):
+        rows[name] = {"file": name, **said, "error": error}
+        if error:
+            failed[name] = error
     _write_rows([rows[name] for name in sorted(rows)], out / _TABLE)
     return Prepared(len(todo) - len(failed), len(cases) - len(todo), failed, time.perf_counter() - started)
 
@@ -111,6 +106,18 @@ def run(words: Sequence[str]) -> tuple[str, int]:
     done = prepare(system.data, raw, out, jobs=int(jobs), quiet=False)
     lines = [f"{case}: {why}" for case, why in list(done.failed.items())[:5]]
     return "\n".join([*lines, done.summary(out)]), 2 if done.failed else 0
+
+
+def _each(data: Any, todo: Mapping[str, Path], out: Path, jobs: int) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Name, what there is to say, and why it failed, of every case as it is done."""
+    if jobs == 1:
+        for name, source in todo.items():
+            yield name, *_one(data, source, out / name)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = {pool.submit(_one, data, source, out / name): name for name, source in todo.items()}
+        for done in as_completed(waiting):
+            yield waiting[done], *done.result()
 
 
 def _one(data: Any, source: Path, target: Path) -> tuple[dict[str, Any], str]:

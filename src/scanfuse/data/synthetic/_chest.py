@@ -192,7 +192,7 @@ def _lung(chest: Chest, x: Array, y: Array, z: Array) -> Array:
     shape = np.sqrt((side / width) ** 2 + (y / depth) ** 2)
     cone = (1 - shape) * np.minimum(width, depth)
     dome = z + 92 + 38 * ((np.abs(x) - 75) / 75) ** 2 - 24 * (1 - ((y + 10) / 90) ** 2)
-    return np.minimum.reduce([cone, dome, -_heart(x, y, z), np.abs(x) - 16.0])
+    return np.minimum.reduce([cone, dome, 114 - z, -_heart(x, y, z), np.abs(x) - 16.0])
 
 
 def _heart(x: Array, y: Array, z: Array) -> Array:

@@ -24,7 +24,7 @@ from scanfuse.files import write_text
 
 __all__ = ["FACTS", "Options", "write"]
 
-FACTS = Facts(counted="patients", seconds=0.1)
+FACTS = Facts(counted="patients", seconds=0.2)
 _COLUMNS = (
     "patient_id", "label", "age", "sex", "height_cm", "weight_kg", "pack_years", "smoking", "cat_score", "pao2_kpa",
     "paco2_kpa", "ph", "wbc", "eosinophils", "crp", "albumin", "haemoglobin", "FEV1", "FVC", "FEV1/FVC", "GOLD",
@@ -39,8 +39,8 @@ _SERIES_MM = (-140.0, 130.0)
 class Options(Section):
     """How many patients, how many slices of which size, and in which form."""
 
-    patients: int = Field(240, ge=10, le=99_999, description="patients, each with a CT and a row")
-    slices: int = Field(10, ge=3, le=400, description="slices of each patient")
+    patients: int = Field(400, ge=10, le=99_999, description="patients, each with a CT and a row")
+    slices: int = Field(6, ge=3, le=400, description="slices of each patient")
     size: int = Field(64, ge=32, le=512, description="rows and columns of a slice")
     form: Literal["npz", "png", "dicom"] = Field(
         "npz", description="ct/ as prepared files in HU or as windowed pictures, or ct_raw/ as DICOM series"

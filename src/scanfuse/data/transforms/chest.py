@@ -27,7 +27,7 @@ _CLOSING_MM = 9.0
 def lung_mask(scan: Scan) -> tuple[Bool[np.ndarray, "d h w"], tuple[int, int, int]]:
     """Where the lungs are, on a coarse grid: every `step`-th voxel of the scan, and the steps.
 
-    Air below -320 HU that does not reach the sides of the picture (what does lies around the body); the two largest
+    Air below -320 HU that does not reach the sides of its slice (what does lies around the body); the two largest
     parts of it (one where both lungs and the windpipe hang together); closed and filled slice by slice, so that
     vessels and nodules inside are lung. No network, no weights. The windpipe stays in.
 
@@ -37,11 +37,13 @@ def lung_mask(scan: Scan) -> tuple[Bool[np.ndarray, "d h w"], tuple[int, int, in
     step = tuple(max(1, round(_GRID_MM / side)) for side in scan.spacing_mm)
     coarse = scan.hu[:: step[0], :: step[1], :: step[2]]
     voxel = tuple(side * k for side, k in zip(scan.spacing_mm, step, strict=True))
-    parts, count = ndimage.label(coarse < AIR_HU)
-    sides = (parts[:, 0], parts[:, -1], parts[:, :, 0], parts[:, :, -1])
-    outside = np.unique(np.concatenate([side.ravel() for side in sides]))
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[outside], sizes[0] = 0, 0
+    air = coarse < AIR_HU
+    for each in air:  # slice by slice, so that lung and outside do not meet around a thin wall
+        flat, _ = ndimage.label(each)
+        each[np.isin(flat, np.unique(np.concatenate([flat[0], flat[-1], flat[:, 0], flat[:, -1]])))] = False
+    parts, count = ndimage.label(air)
+    sizes = np.bincount(parts.ravel(), minlength=max(count + 1, 3))
+    sizes[0] = 0
     largest = np.argsort(-sizes, kind="stable")[:2]
     most = float(sizes[largest[0]]) * float(np.prod(voxel)) / 1000
     if most < _SMALLEST_ML:
