@@ -32,6 +32,7 @@ def evaluate(
     ensemble: bool = False,
     by: Sequence[str] = (),
     each_missing: bool = False,
+    adjusted: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> Evaluation:
     """Scores runs and the system's baselines on the same samples.
@@ -53,6 +54,7 @@ def evaluate(
         by: columns of the data set whose values are subgroups with results of their own; by default what the data set
             is usually reported by.
         each_missing: also with each input missing in turn, where the system knows missing inputs.
+        adjusted: settings with which the runs were loaded in place of their own, for the notes.
         quiet: no progress.
 
     Raises:
@@ -69,6 +71,7 @@ def evaluate(
     if parts is not None:
         methods = {name: predictors[name].method(part, quiet=quiet) for name, part in parts.items()}
         found = task.evaluate_folds(methods, parts, Asked(split, ensemble, by, rows, quiet))
+        found.notes.extend(_changed(adjusted))
         return _written(found, home or first.run.path, out, f"out-of-fold-{split}")
     chosen = choose(predictors, data, split)
     methods = {
@@ -76,11 +79,18 @@ def evaluate(
         for name, predictor in predictors.items()
     }
     found = task.evaluate(methods, chosen.manifest, Asked(chosen.name, ensemble, by, rows, quiet))
+    found.notes.extend(_changed(adjusted))
     own = f"external-{file_name(Path(data).resolve().name)}" if chosen.name == "external" else chosen.name
     found = _written(found, home or first.run.path, out, f"ensemble-{own}" if ensemble else own)
     if found.folder is not None and can_explain(first.system) and not ensemble:
         write_examples(first, chosen.manifest, found.examples, found.folder)
     return found
+
+
+def _changed(adjusted: Mapping[str, str] | None) -> list[str]:
+    """The note that a table of changed settings carries."""
+    said = ", ".join(f"{name} {value}" for name, value in (adjusted or {}).items())
+    return [f"computed with {said}, not as the runs were trained"] if said else []
 
 
 def _written(found: Evaluation, home: Path, out: str | Path | None, name: str) -> Evaluation:
