@@ -20,6 +20,7 @@ from torch import Tensor
 
 import scan_contenders
 import scan_map
+import scan_volume
 from scanfuse.files import write_text
 from scanfuse.verbs import bench
 
@@ -64,6 +65,9 @@ def main(arguments: list[str] | None = None) -> int:
             report.add_size(size)
         say("four directions and SS2D ...")
         report.sections += scan_map.sections(side, options.threads, options.repeats)
+        say("volumes ...")
+        timer = scan_volume.waiting_seconds(options.threads)
+        report.sections.append(scan_volume.section(timer, options.repeats, quick=options.quick))
         say("memory ...")
         report.sections.append(memory_section(sizes, options.threads))
         say("first call ...")

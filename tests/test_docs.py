@@ -73,7 +73,7 @@ def known_options(words: list[str], given: dict[str, str]) -> set[str]:
     command = group[verb]
     if isinstance(command, click.Group):
         command = command.commands[rest[0]]
-    return of_click(command) | (inputs() if verb == "predict" else set())
+    return of_click(command) | (inputs() if verb in ("evaluate", "predict") else set())
 
 
 @pytest.mark.parametrize("page", [name for name, text in TEXTS.items() if commands(text)])

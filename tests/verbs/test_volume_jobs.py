@@ -100,6 +100,20 @@ def test_the_window_can_be_changed_when_a_run_is_applied_and_the_network_cannot(
         scanfuse.load(run, adjusted={"routes": "axial"})
 
 
+def test_an_evaluation_by_other_windows_says_so(run: Path, brains: Path, tmp_path: Path, capsys: Capture) -> None:
+    words = ["evaluate", str(run), "--data", str(brains), "--quiet", "--pictures", "0", "--out"]
+    assert main([*words, str(tmp_path / "own")]) == 0
+    assert main([*words, str(tmp_path / "small"), "--window", "12", "--overlap=0.5"]) == 0
+    own, small = (table_of(tmp_path / name / "per_sample.csv").set_index("method") for name in ("own", "small"))
+    assert (own.loc["average", "psnr"] == small.loc["average", "psnr"]).all()
+    assert (own.loc["volumes", "psnr"] != small.loc["volumes", "psnr"]).all()
+    notes = json_of(tmp_path / "small" / "evaluation.json")["notes"]
+    assert "computed with window 12, overlap 0.5, not as the runs were trained" in notes
+    assert not any("computed with" in note for note in json_of(tmp_path / "own" / "evaluation.json")["notes"])
+    assert "No such option: --routes" in fails([*words, "x", "--routes", "axial"], capsys)
+    assert "--window" in fails([*words, "x", "--windw", "12"], capsys)
+
+
 def test_a_shifted_volume_is_refused_or_resampled_when_a_run_is_applied(
     run: Path, brains: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -125,7 +125,7 @@ def enlarging_stages(
             stages += [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(before, after, 3, padding=1)]
         else:
             stages.append(EnlargingConv(before, after, num_dims=num_dims))
-        stages += [nn.LeakyReLU(LEAK), norm_of(norm, after, num_dims=num_dims)]
+        stages += [nn.LeakyReLU(LEAK, inplace=True), norm_of(norm, after, num_dims=num_dims)]
     return nn.Sequential(*stages)
 
 

@@ -96,8 +96,8 @@ def _bench(threads: int, out: Path | None) -> int:
     return bench.run(threads=threads, out=out)
 
 
-@_commands.command("evaluate")
-@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@_commands.command("evaluate", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.argument("words", metavar="RUNS [--SETTING VALUE]...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--data", type=FOLDER, required=True, help="folder or manifest.csv with the data")
 @_ON
 @click.option("--out", type=FOLDER, default=None, help="folder for tables and pictures (default RUN/evaluation)")
@@ -110,7 +110,7 @@ def _bench(threads: int, out: Path | None) -> int:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--quiet", is_flag=True, help="no progress and no table")
 def _evaluate(
-    runs: tuple[Path, ...],
+    words: tuple[str, ...],
     data: Path,
     split: Any,
     out: Path | None,
@@ -126,17 +126,22 @@ def _evaluate(
     """Score one or more runs, and plain baselines, on held-out samples.
 
     RUNS may be the folder of a cross-validation: all its folds. On samples that each fold held out for itself, there
-    is one column, "out of fold"; on a common test set each fold has one, and with --ensemble their mean too.
+    is one column, "out of fold"; on a common test set each fold has one, and with --ensemble their mean too. Settings
+    that may be changed when a run is applied can be, such as --window 64; the table says so.
     """
+    from scanfuse.options import words_and_options
     from scanfuse.tables import print_table
     from scanfuse.verbs import cross_validation
     from scanfuse.verbs.evaluate import IN_RUN, evaluate
-    from scanfuse.verbs.named import every_member, load_named
+    from scanfuse.verbs.named import adjustments, every_member, load_named
 
     hush(quiet)
+    named, options = words_and_options(words)
+    runs = tuple(map(Path, named))
+    adjusted = adjustments(every_member(runs), options)
     home = runs[0] if len(runs) == 1 and cross_validation.is_cross_validation(runs[0]) else None
     evaluation = evaluate(
-        load_named(every_member(runs), device, slices),
+        load_named(every_member(runs), device, slices, adjusted),
         data,
         split=split,
         out=out or IN_RUN,
@@ -146,6 +151,7 @@ def _evaluate(
         by=by,
         each_missing=each_missing,
         perturbed=perturb,
+        adjusted=adjusted,
         quiet=quiet,
     )
     if not quiet:

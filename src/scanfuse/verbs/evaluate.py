@@ -33,6 +33,7 @@ def evaluate(
     by: Sequence[str] = (),
     each_missing: bool = False,
     perturbed: bool = False,
+    adjusted: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> Evaluation:
     """Scores runs and the system's baselines on the same samples.
@@ -55,6 +56,7 @@ def evaluate(
             is usually reported by.
         each_missing: also with each input missing in turn, where the system knows missing inputs.
         perturbed: also on samples spoilt on purpose, where the input kind knows how.
+        adjusted: settings with which the runs were loaded in place of their own, for the notes.
         quiet: no progress.
 
     Raises:
@@ -73,6 +75,7 @@ def evaluate(
             raise UserError("Tables with inputs missing or spoilt are made of single runs: name one fold.")
         methods = {name: predictors[name].method(part, quiet=quiet) for name, part in parts.items()}
         found = task.evaluate_folds(methods, parts, Asked(split, ensemble, by, rows, quiet))
+        found.notes.extend(_changed(adjusted))
         return _written(found, home or first.run.path, out, f"out-of-fold-{split}")
     chosen = choose(predictors, data, split)
     methods = {
@@ -80,11 +83,18 @@ def evaluate(
         for name, predictor in predictors.items()
     }
     found = task.evaluate(methods, chosen.manifest, Asked(chosen.name, ensemble, by, rows, quiet))
+    found.notes.extend(_changed(adjusted))
     own = f"external-{file_name(Path(data).resolve().name)}" if chosen.name == "external" else chosen.name
     found = _written(found, home or first.run.path, out, f"ensemble-{own}" if ensemble else own)
     if found.folder is not None and can_explain(first.system) and not ensemble:
         write_examples(first, chosen.manifest, found.examples, found.folder)
     return found
+
+
+def _changed(adjusted: Mapping[str, str] | None) -> list[str]:
+    """The note that a table of changed settings carries."""
+    said = ", ".join(f"{name} {value}" for name, value in (adjusted or {}).items())
+    return [f"computed with {said}, not as the runs were trained"] if said else []
 
 
 def _written(found: Evaluation, home: Path, out: str | Path | None, name: str) -> Evaluation:

@@ -4,15 +4,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scanfuse.errors import UserError
+from scanfuse.options import pairs
 from scanfuse.verbs.cross_validation import is_cross_validation, members
 from scanfuse.verbs.predict import Predictor, load
 
-__all__ = ["every_member", "load_apart", "load_named"]
+__all__ = ["adjustments", "every_member", "load_apart", "load_named"]
 
 
 def every_member(runs: Sequence[Path]) -> tuple[Path, ...]:
     """The runs, with the folds in place of the folder of a cross-validation."""
     return tuple(member for run in runs for member in members(run))
+
+
+def adjustments(runs: Sequence[Path], options: Sequence[str]) -> dict[str, str]:
+    """Settings of runs that are changed while they are applied, from words such as --window 64.
+
+    Raises:
+        UserError: no such option, or one that not all of the runs let a user change.
+    """
+    if not options:
+        return {}
+    if not runs:
+        raise UserError("Name the run first, such as: scanfuse evaluate RUN --data DIR")
+    allowed = [load(run, device="cpu").adjustable for run in runs]
+    return pairs(options, [name for name in allowed[0] if all(name in each for each in allowed)])
 
 
 def load_named(
