@@ -21,7 +21,7 @@ SMALL: dict[str, Any] = {"cases": 8, "slices": 2, "patients": 24, "scenes": 12, 
 # Volumes are a hundred times as large as pictures.
 SMALLER: dict[str, dict[str, Any]] = {
     name: {"patients": 9, "size": 20} for name in ("brats", "paired_volumes", "volume_manifest")
-}
+} | {"copd": {"slices": 3}}
 TABLES = ("exasens",)
 """Layouts of a table alone, without any file of a sample."""
 REQUESTS = {
@@ -68,7 +68,7 @@ def take_a_picture_away(root: Path, layout: str) -> None:
 
 def test_how_many_there_are() -> None:
     """A new file changes the number, and the tests below run over it."""
-    assert len(LAYOUTS) == 21 and len(PHANTOMS) == 21
+    assert len(LAYOUTS) == 22 and len(PHANTOMS) == 22
     assert {load(name).KIND for name in LAYOUTS} == set(REQUESTS)
     assert {load(name).PHANTOM for name in LAYOUTS} == set(PHANTOMS)
     by_kind = [name for kind in REQUESTS for name in layouts.names(kind)]

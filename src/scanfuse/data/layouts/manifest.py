@@ -31,7 +31,7 @@ class Options(Section):
 
 def matches(root: Path, request: Request) -> bool:
     """True if `root` is a .csv file or a folder that holds manifest.csv."""
-    return _file(root).is_file() and _file(root).suffix.lower() == ".csv"
+    return file_of(root).is_file() and file_of(root).suffix.lower() == ".csv"
 
 
 def read(root: Path, request: Request, options: Options) -> Manifest:
@@ -45,7 +45,7 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
             in two splits, a file that does not exist, an empty path (incomplete="error"), or too few groups.
     """
     pair, group_pattern = request.modalities, request.group_pattern
-    file = _file(root)
+    file = file_of(root)
     notes, table = read_csv(file)
     table = table.rename(columns=lambda name: name.lower() if name.lower() in (*_KNOWN, *pair) else name)
     required = ["id", *pair] if group_pattern is not None else ["id", "group", *pair]
@@ -124,5 +124,24 @@ def _check_cells(file: Path, table: pd.DataFrame, pair: tuple[str, ...], *, may_
                 )
 
 
-def _file(root: Path) -> Path:
+def file_of(root: Path) -> Path:
+    """The table: the file itself, or the manifest.csv of a folder."""
     return root / "manifest.csv" if root.is_dir() else root
+
+
+def has_columns(root: Path, columns: tuple[str, ...]) -> bool:
+    """True if the table is there and its header has these columns, in whatever case."""
+    file = file_of(root)
+    if not file.is_file() or file.suffix.lower() != ".csv":
+        return False
+    try:
+        _, table = read_csv(file)
+    except UserError:
+        return False
+    return set(columns) <= {str(name).lower() for name in table}
+
+
+def has_split(file: Path) -> bool:
+    """True if a row says which split it is in."""
+    _, table = read_csv(file)
+    return any(name.lower() == "split" and (table[name] != "").any() for name in map(str, table))
