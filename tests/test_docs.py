@@ -100,7 +100,9 @@ def test_options_and_values_of_a_page_exist(page: str) -> None:
     for name in names:
         for flag, leaf in leaves_by_flag(name).items():
             choices_of.setdefault(flag, set()).update(leaf.choices or ())
-    others = set().union(*(of_click(command) for command in cli._commands.commands.values()))
+    commands_ = [*cli._commands.commands.values()]
+    commands_ += [each for group in commands_ if isinstance(group, click.Group) for each in group.commands.values()]
+    others = set().union(*map(of_click, commands_))
     named = {name for code in re.findall(r"`([^`\n]+)`", TEXTS[page]) for name in re.findall(r"--([\w-]+)", code)}
     assert len(named) >= 8
     assert not named - set(by_flag) - IN_TRAIN - others - inputs()

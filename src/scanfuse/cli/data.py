@@ -58,13 +58,14 @@ def _data_synth(words: tuple[str, ...]) -> None:
 
 @data.command("prepare", context_settings=UNPARSED)
 @click.argument("words", metavar="SYSTEM RAW DIR [--OPTION VALUE]...", nargs=-1, type=click.UNPROCESSED)
-def _data_prepare(words: tuple[str, ...]) -> int:
+@click.option("--jobs", type=click.IntRange(0, 1024), default=0, show_default=True, help="processes; 0 = all cores")
+def _data_prepare(words: tuple[str, ...], jobs: int) -> int:
     """Turn raw scans into the files that a system is trained on: once, in parallel, and again where it stopped.
 
     scanfuse data prepare SYSTEM --help lists the options.
     """
     from scanfuse.verbs import prepare
 
-    said, code = prepare.run(words)
+    said, code = prepare.run(words, jobs=jobs)
     click.echo(said)
     return code

@@ -85,7 +85,7 @@ def prepare(data: Any, raw: Path, out: Path, *, jobs: int = 0, quiet: bool = Tru
     return Prepared(len(todo) - len(failed), len(cases) - len(todo), failed, time.perf_counter() - started)
 
 
-def run(words: Sequence[str]) -> tuple[str, int]:
+def run(words: Sequence[str], *, jobs: int = 0) -> tuple[str, int]:
     """Does what the words of the command ask for; returns what to say, and the exit code."""
     named, options = words_and_options(words, flags=("help",))
     if "--help" in options or "-h" in named or not named:
@@ -94,16 +94,13 @@ def run(words: Sequence[str]) -> tuple[str, int]:
         raise UserError("Name the system and two folders, such as: scanfuse data prepare copd RAW DIR")
     name, raw, out = named[0], Path(named[1]), Path(named[2])
     found = _options(name)
-    given = pairs(options, ["jobs", *(leaf.flag for leaf in found)])
-    jobs = given.pop("jobs", "0")
-    if not jobs.isdigit():
-        raise UserError(f"--jobs takes a number of processes, not {jobs!r}.")
+    given = pairs(options, [leaf.flag for leaf in found])
     system_type = systems.load(name)
     base = configuration.preset(name, system_type.default_preset)
     system = systems.build(configuration.build(system_type.Config, base, nested(found, given)))
     if systems.ability(system.data, "convert") is None:
         raise UserError(f"{name} takes its data as they are: there is nothing to prepare.")
-    done = prepare(system.data, raw, out, jobs=int(jobs), quiet=False)
+    done = prepare(system.data, raw, out, jobs=jobs, quiet=False)
     lines = [f"{case}: {why}" for case, why in list(done.failed.items())[:5]]
     return "\n".join([*lines, done.summary(out)]), 2 if done.failed else 0
 
@@ -135,7 +132,7 @@ def _options(name: str) -> list[Leaf]:
 
 
 def _help(name: str | None) -> str:
-    lines = ["scanfuse data prepare SYSTEM RAW DIR --jobs N"]
+    lines = ["scanfuse data prepare SYSTEM RAW DIR", "  --jobs INTEGER  processes; 0 = all cores [0]"]
     for leaf in _options(name) if name else []:
         lines.append(f"  --{leaf.flag} {leaf.kind.upper()}  {leaf.field.description} [{leaf.field.default}]")
     return "\n".join(lines)

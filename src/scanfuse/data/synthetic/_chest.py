@@ -17,6 +17,7 @@ LUNG_MM = (-92.0, 104.0)
 """Heights between which every chest shows lung."""
 
 _AIR, _FAT, _MUSCLE, _BONE, _BLOOD = -1000.0, -95.0, 45.0, 320.0, 40.0
+_MOST_VOXELS = 2_000_000
 _HOLE = -985.0
 """Of emphysema."""
 
@@ -71,6 +72,13 @@ def render(
 ) -> tuple[Array, Array]:
     """Slices at the heights `z_mm`: (D, size, size) HU int16, and where the lungs are; row 0 is anterior, column 0
     the patient's right."""
+    if len(z_mm) > 1 and len(z_mm) * size**2 > _MOST_VOXELS:  # a dozen fields of this size lie in memory
+        half = len(z_mm) // 2
+        parts = [
+            render(random, chest, z_mm=each, size=size, field_mm=field_mm, noise=noise)
+            for each in (z_mm[:half], z_mm[half:])
+        ]
+        return np.concatenate([hu for hu, _ in parts]), np.concatenate([lung for _, lung in parts])
     pixel = field_mm / size
     place = (np.arange(size) - (size - 1) / 2) * pixel
     z, y, x = np.meshgrid(z_mm, place, place, indexing="ij")

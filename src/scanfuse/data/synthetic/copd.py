@@ -39,8 +39,8 @@ _SERIES_MM = (-140.0, 130.0)
 class Options(Section):
     """How many patients, how many slices of which size, and in which form."""
 
-    patients: int = Field(400, ge=10, le=99_999, description="patients, each with a CT and a row")
-    slices: int = Field(6, ge=3, le=400, description="slices of each patient")
+    patients: int = Field(400, ge=1, le=99_999, description="patients, each with a CT and a row")
+    slices: int = Field(6, ge=2, le=400, description="slices of each patient")
     size: int = Field(64, ge=32, le=512, description="rows and columns of a slice")
     form: Literal["npz", "png", "dicom"] = Field(
         "npz", description="ct/ as prepared files in HU or as windowed pictures, or ct_raw/ as DICOM series"
