@@ -17,6 +17,7 @@ from scanfuse.data.inputs.registered import SourceSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.layouts import Incomplete
 from scanfuse.data.manifest import COLUMNS, Manifest, Row, read_csv
+from scanfuse.data.transforms.augment import Augmentation
 from scanfuse.errors import UserError
 
 __all__ = [
@@ -51,6 +52,13 @@ class LabelledSettings(SourceSettings):
         0.15, ge=0, lt=1, description="share of the samples for the test, whole patients; 0 with --folds: each fold's"
     )
 
+    flip: float = Field(0.5, ge=0, le=1, description="chance of mirroring left and right, all inputs together")
+    rotate: float = Field(
+        10.0, ge=0, le=180, description="largest random rotation in degrees; of volumes about the long axis"
+    )
+    shift: float = Field(0.05, ge=0, le=1, description="largest random shift as a share of the side")
+    scale: float = Field(0.1, ge=0, lt=1, description="random size, from 1 - s to 1 + s")
+
     @field_validator("inputs")
     @classmethod
     def _one_to_four(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,6 +68,11 @@ class LabelledSettings(SourceSettings):
         if taken := [name for name in names if name in _TAKEN]:
             raise ValueError(f"{taken[0]!r} cannot be an input: that name is taken; rename the column")
         return names
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """How samples are moved at random in training."""
+        return Augmentation(flip=self.flip, rotate_degrees=self.rotate, shift=self.shift, scale=self.scale)
 
     def with_inputs(self, root: Path) -> "LabelledSettings":
         """With the inputs named: if none are, all columns of the manifest that hold files.

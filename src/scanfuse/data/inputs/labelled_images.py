@@ -27,7 +27,7 @@ from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import Image, read_image, stem
 from scanfuse.data.readers.given import image_of
-from scanfuse.data.transforms.augment import Augmentation, augment
+from scanfuse.data.transforms.augment import augment
 from scanfuse.data.transforms.letterbox import Letterbox, letterbox, letterbox_colour
 from scanfuse.data.transforms.placement import Placement
 from scanfuse.errors import UserError
@@ -49,10 +49,6 @@ class LabelledImageSettings(LabelledSettings):
     size: int = Field(224, ge=8, description="side of the square that the network sees, in pixels")
     aspect: Literal["pad", "stretch"] = Field("pad", description="stretch ignores the aspect")
     window: Literal["full", "percentile"] = Field("full", description="grey range: of the file, or 0.5 to 99.5 %")
-    flip: float = Field(0.5, ge=0, le=1, description="chance of mirroring left and right, all inputs together")
-    rotate: float = Field(10.0, ge=0, le=180, description="largest random rotation in degrees")
-    shift: float = Field(0.05, ge=0, le=1, description="largest random shift as a share of the side")
-    scale: float = Field(0.1, ge=0, lt=1, description="random size, from 1 - s to 1 + s")
     cache_mb: float = Field(512.0, ge=0, description="memory for pictures that were read, per worker")
 
     @field_validator("slice")
@@ -163,9 +159,7 @@ class LabelledImages:
         return Fit({name: unit for name, (unit, _) in found.items()}, {"placements": placements})
 
     def _move(self, channels: Tensor, random: np.random.Generator) -> Tensor:
-        s = self.settings
-        ranges = Augmentation(flip=s.flip, rotate_degrees=s.rotate, shift=s.shift, scale=s.scale)
-        return augment(channels, ranges.draw(random))
+        return augment(channels, self.settings.augmentation.draw(random))
 
 
 def _grey(image: Image, settings: Letterbox) -> tuple[np.ndarray, Placement]:

@@ -30,7 +30,7 @@ from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import stem
 from scanfuse.data.readers.volume import Volume, to_unit
-from scanfuse.data.transforms.augment import Augmentation, augment_volume
+from scanfuse.data.transforms.augment import augment_volume
 from scanfuse.data.transforms.lightbox import lightbox
 from scanfuse.data.transforms.placement import Placement, stretched
 from scanfuse.data.volume_check import check_volumes
@@ -47,10 +47,6 @@ class LabelledVolumeSettings(LabelledSettings, GridSettings):
     KIND = KIND
 
     size: int = Field(96, ge=8, le=512, description="side of the cube that the network sees, in voxels")
-    flip: float = Field(0.5, ge=0, le=1, description="chance of mirroring left and right, all inputs together")
-    rotate: float = Field(10.0, ge=0, le=180, description="largest random rotation about the long axis, in degrees")
-    shift: float = Field(0.05, ge=0, le=1, description="largest random shift as a share of the side")
-    scale: float = Field(0.1, ge=0, lt=1, description="random size, from 1 - s to 1 + s")
 
 
 class LabelledVolumes:
@@ -143,9 +139,7 @@ class LabelledVolumes:
         return Fit(arrays, {"placements": {name: stretched(picture, picture) for name in arrays}})
 
     def _move(self, channels: Tensor, random: np.random.Generator) -> Tensor:
-        s = self.settings
-        ranges = Augmentation(flip=s.flip, rotate_degrees=s.rotate, shift=s.shift, scale=s.scale)
-        return augment_volume(channels, ranges.draw_volume(random))
+        return augment_volume(channels, self.settings.augmentation.draw_volume(random))
 
 
 def fitted_cube(
