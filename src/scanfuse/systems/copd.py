@@ -376,9 +376,8 @@ class System:
         if bool(looked.weights.any()):
             shown = zip(batch["place"][0].tolist(), looked.weights[0].tolist(), strict=True)
             found["slices"] = [{"place": round(p, 3), "weight": round(w, 4)} for p, w in shown]
-            found["map_places"] = {
-                "view": (math.ceil(batch["ct"].shape[-2] / 32), math.ceil(batch["ct"].shape[-1] / 32))
-            }
+            sides = batch["ct"].shape[-2:]
+            found["map_places"] = {"view": tuple(math.ceil(side / 32) for side in sides)}
         return found
 
     def _inputs(self, batch: dict[str, Any], without: frozenset[str]) -> tuple[Tensor, ...]:
