@@ -51,4 +51,14 @@ def test_names_do_not_count(tmp_path: Path) -> None:
 def test_what_cannot_be_read_has_none(tmp_path: Path) -> None:
     file = tmp_path / "one"
     file.write_bytes(b"1")
-    assert of(a=file, b=tmp_path / "none") == of(a=tmp_path) == ""
+    (tmp_path / "empty").mkdir()
+    assert of(a=file, b=tmp_path / "none") == of(a=tmp_path / "empty") == ""
+
+
+def test_a_folder_counts_as_the_files_in_it(tmp_path: Path) -> None:
+    for name, last in (("one", b"2"), ("moved", b"2"), ("other", b"3")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"1")
+        (tmp_path / name / "b.png").write_bytes(last)
+    found = {name: of(a=tmp_path / name) for name in ("one", "moved", "other")}
+    assert found["one"] == found["moved"] != found["other"] and found["one"]

@@ -62,6 +62,7 @@ def test_a_patient_by_hand_equals_that_of_the_folder(
     assert sum(found["gate"].values()) == pytest.approx(1, abs=1e-3)
     assert len(found["slices"]) == 4 and set(found["without_view"]) == {"ct", "table"}
     assert len(found["without_part"]["table"]) >= 8 and found["maps"] == {"ct": ["view"]}
+    assert found["map_places"] == {"view": [1, 1]}
     overlay = np.asarray(Image.open(tmp_path / f"one/explanations/{name}/ct_view.png"))
     assert overlay.shape == (66, 100, 3)  # two rows of three tiles of 32 pixels, gaps of 2
     plain = ["predict", str(run), "--out", str(tmp_path / "part"), "--device", "cpu"]

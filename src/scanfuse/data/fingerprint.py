@@ -44,6 +44,8 @@ def _of_row(row: Row, seen: dict[Path, bytes]) -> str:
 def _content(path: Path) -> bytes:
     if path.is_dir():  # a series of slices: all of its files, in the order of their names
         files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        if not files:
+            raise FileNotFoundError(path)
         return b"".join(map(_content, files))
     with path.open("rb") as file:
         size = file.seek(0, 2)

@@ -61,7 +61,8 @@ class System(Protocol):
                                               chosen; None where the configuration asks for a training in steps
         evidence(batch, target, method) -> {name: (b, h, w)}     heat maps of an input, or a joint one
         prepared_by = (flag, ...)             settings that change what `scanfuse data prepare` makes of raw data
-        inner(batch of one) -> {name: value}  what the network looked at, such as a gate: plain values
+        inner(batch of one) -> {name: value}  what the network looked at, such as a gate: plain values; map_places, if
+                                              it is there, are the rows and columns of a map of many small ones
         missing_inputs = True                 a sample may lack inputs, as long as one is there
         adjustable = (flag, ...)              settings that may be changed when a run is applied: how it is computed,
                                               or how inputs are read, with the same weights

@@ -45,6 +45,7 @@ Differences from the publication
 Source: the README of CHDqiqibaba/Hybrid-Mamba-Network-with-Dual-Level-Attention-Fusion.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -365,7 +366,8 @@ class System:
 
     @torch.no_grad()
     def inner(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Of a batch of one: what the gate gives CT and table, and the weight and place of every slice."""
+        """Of a batch of one: what the gate gives CT and table, the weight and place of every slice, and how many places
+        a slice's map has."""
         looked = self.model.look(*self._inputs(batch, frozenset()))
         found: dict[str, Any] = {}
         if not bool(looked.gate.isnan().any()):
@@ -374,6 +376,8 @@ class System:
         if bool(looked.weights.any()):
             shown = zip(batch["place"][0].tolist(), looked.weights[0].tolist(), strict=True)
             found["slices"] = [{"place": round(p, 3), "weight": round(w, 4)} for p, w in shown]
+            sides = batch["ct"].shape[-2:]
+            found["map_places"] = {"view": tuple(math.ceil(side / 32) for side in sides)}
         return found
 
     def _inputs(self, batch: dict[str, Any], without: frozenset[str]) -> tuple[Tensor, ...]:

@@ -103,7 +103,9 @@ def explained(
     own = scaled_together({name: value for name, value in maps.items() if name in present})
     joint = scaled_together({name: value for name, value in maps.items() if name not in through.modalities})
     pixels, heats = {}, {}
+    inner = dict(through.inner(batch)) if through.inner is not None else {}
     places = {title: _size(value) for title, value in [*joint.items(), *(("view", value) for value in own.values())]}
+    places |= inner.pop("map_places", {})  # of maps that are put together of smaller ones
     for name in pictures:
         pixels[name], placement = through.pixels(batch, name)
         each = {"view": place(own[name].cpu(), placement)} if name in own else {}
@@ -115,7 +117,6 @@ def explained(
         of: {part: outcome.probability(results_of(changed)[0]) for part, changed in without_part.items()}
         for of, without_part in (through.parts(batch) if through.parts is not None else {}).items()
     }
-    inner = through.inner(batch) if through.inner is not None else {}
     content = {
         "id": result.id,
         "study": result.study,
