@@ -136,6 +136,10 @@ class ImageTable:
             known = {text: _is_known(text, self.labels) for text in dict.fromkeys(manifest.table["target"])}
             targets = [text if known[text] else "" for text in manifest.table["target"]]
             return replace(manifest, table=manifest.table.assign(target=targets))
+        return self.placed(manifest)
+
+    def placed(self, manifest: Manifest) -> Manifest:
+        """Cases with the splits of the settings as one fold, or a quick test, has them."""
         folds = self.folds
         if folds.folds:
             manifest = with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
