@@ -88,7 +88,7 @@ def open_once(root: Path) -> dict[str, float]:
     settings = settings_of(32, batch=32)
     system_type = systems.load("mambaderm")
     completed = system_type.completed(settings, root)  # type: ignore[attr-defined]
-    mark("labels and features of the data (opened twice, schema fitted)")
+    mark("labels and features of the data (opened once, schema fitted)")
     system = systems.build(completed)
     manifest = system.data.open(root)
     mark("rows, pictures and split")

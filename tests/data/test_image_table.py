@@ -2,6 +2,7 @@
 
 import logging
 import multiprocessing
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,34 @@ def test_workers_give_the_same_samples(moles: Path) -> None:
     ]
     for one, other in zip(*batches, strict=True):
         assert torch.equal(one["image"], other["image"]) and torch.equal(one["table"], other["table"])
+
+
+class _Handles:
+    """Of each sample read: the process, and how many handles on its container that process has opened itself."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, place: int) -> tuple[int, int, bool]:
+        self.data[place]
+        opened = [container for container in self.data._containers.values() if container._file is not None]
+        return os.getpid(), len(opened), all(container._process == os.getpid() for container in opened)
+
+
+def test_every_worker_reads_through_one_handle_of_its_own(moles: Path) -> None:
+    case = kind(cache_mb=0.0)
+    manifest = case.open(moles).subset("train")
+    case.prepare(manifest)
+    data = case.dataset(manifest, train=True)
+    data[0]
+    loader = torch.utils.data.DataLoader(_Handles(data), batch_size=4, num_workers=2, collate_fn=list)
+    found = [each for batch in loader for each in batch]
+    assert len(found) == len(data) and len({process for process, _, _ in found}) == 2
+    assert os.getpid() not in {process for process, _, _ in found}
+    assert all(handles == 1 and own for _, handles, own in found)
 
 
 def test_a_missing_picture_and_a_missing_table(phones: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ _NOTE = "# note: "
 _MAX_BYTES = 1_000_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One sample: `paths` holds the present modalities only."""
 
@@ -75,9 +75,10 @@ class Manifest:
         other = sorted(set(self.table["split"]) - {*SPLITS, ""})
         if other:
             raise UserError(f"Unknown split {other[0]!r} in the manifest; use train, val, test or leave it empty.")
-        targets = list(self.table["target"])
-        if (plain := [plain_target(target) for target in targets]) != targets:
-            object.__setattr__(self, "table", self.table.assign(target=plain))
+        # Each different text once: there may be 400,000 rows.
+        plain = {target: plain_target(target) for target in pd.unique(self.table["target"])}
+        if any(target != text for target, text in plain.items()):
+            object.__setattr__(self, "table", self.table.assign(target=[plain[t] for t in self.table["target"]]))
         if not self.is_leaky:
             check_groups(self.table)
 
@@ -92,11 +93,18 @@ class Manifest:
     @property
     def rows(self) -> Iterator[Row]:
         """The samples in order."""
-        used = [name for name in (*COLUMNS, *self.modalities, SLICE) if name in self.table.columns]
-        for record in self.table[used].to_dict("records"):
-            paths = {name: Path(record[name]) for name in self.modalities if record[name]}
-            chosen = record.get(SLICE, "")
-            yield Row(record["id"], record["group"], record["split"], record["target"], paths, chosen)
+        first = [self.table[name].tolist() for name in COLUMNS]
+        texts = [self.table[name].tolist() for name in self.modalities]
+        chosen = self.table[SLICE].tolist() if SLICE in self.table.columns else [""] * len(self)
+        known: dict[str, Path] = {}  # 400,000 pictures of one container share their path
+        for number, (id, group, split, target) in enumerate(zip(*first, strict=True)):
+            paths = {}
+            for name, column in zip(self.modalities, texts, strict=True):
+                if text := column[number]:
+                    if text not in known:
+                        known[text] = Path(text)
+                    paths[name] = known[text]
+            yield Row(id, group, split, target, paths, chosen[number])
 
     def subset(self, split: str) -> "Manifest":
         """The samples of one split, in order; UserError if there are none."""
@@ -124,10 +132,11 @@ class Manifest:
     @property
     def digest(self) -> str:
         """sha256 over ids, groups, splits, targets and paths relative to their common folder (so it can move)."""
-        root = common_folder([path for row in self.rows for path in row.paths.values()])
+        files = [path for name in self.modalities for path in pd.unique(self.table[name]) if path]
+        root = common_folder([Path(path) for path in files])
         table = self.table[[*COLUMNS, *self.modalities]].copy()
         for name in self.modalities:
-            table[name] = [_relative(path, root) for path in table[name]]
+            table[name] = _relative_each(table[name], root)
         return hashlib.sha256(table.to_csv(index=False, lineterminator="\n").encode()).hexdigest()
 
     def write(self, path: str | Path) -> None:
@@ -141,7 +150,7 @@ class Manifest:
         folder = path.parent.absolute()
         table = self.table.copy()
         for name in self.modalities:
-            table[name] = [_relative(file, folder) for file in table[name]]
+            table[name] = _relative_each(table[name], folder)
         notes = "".join(_NOTE + note.replace("\n", " ") + "\n" for note in self.notes)
         write_text(path, notes + table.to_csv(index=False, lineterminator="\n"))
 
@@ -263,6 +272,12 @@ def check_groups(table: pd.DataFrame) -> None:
 def common_folder(paths: Sequence[Path]) -> Path:
     """The deepest folder that holds all files; the root folder if there are none."""
     return Path(os.path.commonpath([path.parent for path in paths])) if paths else Path("/")
+
+
+def _relative_each(paths: pd.Series, root: Path) -> list[str]:
+    """Every path as it is seen from a folder."""
+    known = {path: _relative(path, root) for path in pd.unique(paths)}
+    return [known[path] for path in paths]
 
 
 def _relative(path: str, root: Path) -> str:

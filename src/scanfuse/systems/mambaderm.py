@@ -308,10 +308,11 @@ class System:
             here = {name: getattr(config.train, name) for name in ("device", "threads", "workers")}
             _log.info("Everything but the trees is as in %s.", run.path)
             return found.model_copy(update={"trees": config.trees, "train": found.train.model_copy(update=here)})
-        task = config.task.filled(config.data.open(root))
+        manifest = config.data.open(root)  # once: of 400,000 rows it takes seconds
+        task = config.task.filled(manifest)
         classes = classes_of(task)
         data = ImageTable(config.data, labels=classes.targets, folds=config.folds, seed=config.train.seed)
-        categories = data.fit(data.open(root).subset("train")).categories
+        categories = data.fit(data.placed(manifest).subset("train")).categories
         if len(categories) < 2 and config.model.fusion != "image":
             raise UserError(
                 f"The table has {len(categories)} usable feature(s), but two are needed: name columns with "

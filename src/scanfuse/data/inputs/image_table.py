@@ -127,6 +127,10 @@ class ImageTable:
         manifest = self.settings.open(root, split=split)
         if not split:
             return manifest.with_known_targets(self.labels)
+        return self.placed(manifest)
+
+    def placed(self, manifest: Manifest) -> Manifest:
+        """Cases with the splits of the settings as one fold, or a quick test, has them."""
         folds = self.folds
         if folds.folds:
             manifest = with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)

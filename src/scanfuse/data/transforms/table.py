@@ -15,7 +15,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,31 @@ class TableSettings(Section):
     keep_features: int = Field(0, ge=0, description="the so many best by a random forest on training rows; 0 = all")
 
 
+class _Column(NamedTuple):
+    """A column's texts, each different one looked at once: a table of 400,000 rows has columns of a few words.
+
+    Attributes:
+        codes: of every row, the place of its text in `different`.
+        different: the different texts.
+        gone: which of these say that nothing is known.
+        number: these as numbers, not finite where they are none.
+    """
+
+    codes: np.ndarray
+    different: np.ndarray
+    gone: np.ndarray
+    number: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str] | np.ndarray) -> "_Column":
+        codes, different = pd.factorize(np.asarray(texts, object))
+        number = _numbers(different)
+        gone = np.zeros(len(different), bool)
+        words = ~np.isfinite(number)  # what is a number is not missing, and most columns are numbers
+        gone[words] = _are_missing(different[words])
+        return cls(codes, different, gone, number)
+
+
 @dataclass(frozen=True)
 class Feature:
     """One column.
@@ -79,14 +104,16 @@ class Feature:
         self, texts: Sequence[str] | np.ndarray
     ) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
         """Values, whether they are known, and whether they make no sense (a word where a number is expected)."""
-        # Each different text once: a table of 400,000 rows has columns of a few words.
-        codes, different = pd.factorize(np.asarray(texts, object))
-        gone = _are_missing(different)
+        return self._encoded(_Column.of(texts))
+
+    def _encoded(
+        self, column: "_Column"
+    ) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+        codes, different, gone, number = column
         if self.kind == "categorical":
             places = {level: number for number, level in enumerate(self.levels, start=1)}
             value = np.array([places.get(_canonical(text), 0) for text in different], np.float64)
             return np.where(gone, 0.0, value)[codes], ~gone[codes], np.zeros(len(codes), bool)
-        number = _numbers(different)
         wrong = ~np.isfinite(number) & ~gone
         known = np.isfinite(number) & ~gone
         if self.kind == "ordinal":
@@ -137,11 +164,12 @@ class Table:
         features, left_out, warnings, columns = [], dict(wanted), [], []
         for name in (name for name, reason in wanted.items() if not reason):
             texts = np.asarray(training[name], object)
-            feature = _feature(name, texts)
+            column = _Column.of(texts)
+            feature = _feature(name, column)
             if isinstance(feature, str):
                 left_out[name] = feature
                 continue
-            value, known, _ = feature.encode(texts)
+            value, known, _ = feature._encoded(column)
             warnings += _suspect(feature, value, known, classes)
             features.append(feature)
             columns.append(np.where(known, value, np.nan))
@@ -275,14 +303,12 @@ def _wanted(training: pd.DataFrame, settings: TableSettings) -> dict[str, str]:
     return reasons
 
 
-def _feature(name: str, texts: np.ndarray) -> Feature | str:
+def _feature(name: str, column: _Column) -> Feature | str:
     """The feature of a column's training texts, or why it cannot be one."""
-    codes, different = pd.factorize(texts)
-    gone = _are_missing(different)
-    number = _numbers(different)
+    codes, different, gone, number = column
     are_numbers = bool(np.isfinite(number[~gone]).all())
     known = ~gone[codes]
-    missing = len(texts) - int(known.sum())
+    missing = len(codes) - int(known.sum())
     levels = np.unique(number[~gone]) if are_numbers else np.array(sorted({_canonical(t) for t in different[~gone]}))
     if len(levels) < 2:
         return "it has one value in all training rows" if len(levels) else "it is empty in all training rows"
