@@ -212,7 +212,7 @@ def test_a_folder_gives_a_file_per_sample(
     assert sorted(path.stem for path in found.files) == names
     assert (found.samples, found.failures, found.replaced) == (len(names), [], "")
     both = [f"{name}{end}.png" for name in names for end in ("", "_side_by_side")]
-    assert sorted(os.listdir(tmp_path / "new" / "out")) == sorted([*both, "predictions.csv"])
+    assert sorted(os.listdir(tmp_path / "new" / "out")) == sorted([*both, "manifest.csv", "predictions.csv"])
     table = pd.read_csv(tmp_path / "new" / "out" / "predictions.csv", dtype=str, keep_default_na=False)
     assert [f"{name}.png" for name in table["id"]] == list(table["file"])
     assert sorted(table["id"]) == names and set(table["error"]) == {""}
