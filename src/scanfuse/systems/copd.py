@@ -366,7 +366,7 @@ class System:
 
     @torch.no_grad()
     def inner(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Of a batch of one: what the gate gives CT and table, the weight and place of every slice, and how many places
+        """Of a batch of one: what the gate gives CT and table, weight and place of every slice, and how many places
         a slice's map has."""
         looked = self.model.look(*self._inputs(batch, frozenset()))
         found: dict[str, Any] = {}
