@@ -366,8 +366,7 @@ class System:
 
     @torch.no_grad()
     def inner(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Of a batch of one: what the gate gives CT and table, weight and place of every slice, and how many places
-        a slice's map has."""
+        """Of a batch of one: the gate, weight and place of every slice, and the size of a slice's map."""
         looked = self.model.look(*self._inputs(batch, frozenset()))
         found: dict[str, Any] = {}
         if not bool(looked.gate.isnan().any()):
