@@ -53,7 +53,12 @@ KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
     "view_pairs": (_view_pairs, lambda root: mura.write(root, mura.Options(patients=30, size=40))),
 }
 # Files of the folder that are parts of a kind.
-PARTS = {"pairing": "view_pairs", "view_settings": "view_pairs", "slices": "image_pairs"}
+PARTS = {
+    "layout_settings": "image_table",
+    "pairing": "view_pairs",
+    "view_settings": "view_pairs",
+    "slices": "image_pairs",
+}
 NAMES = sorted(KINDS)
 
 
