@@ -19,7 +19,8 @@ with install_import_hook([f"scanfuse.{package}" for package in packages], "beart
     from scanfuse import config, systems
 
     system_type = systems.load(name)
-    settings = config.build(system_type.Config, config.preset(name, "tiny"))
+    shown = system_type.demonstration.settings
+    settings = config.build(system_type.Config, config.preset(name, "tiny"), shown)
     completed = systems.ability(system_type, "completed")
     system = systems.build(completed(settings, Path(folder)) if completed else settings)
     task = system.task
@@ -45,11 +46,16 @@ with install_import_hook([f"scanfuse.{package}" for package in packages], "beart
 
 # A detector's outputs are no single tensor; `test_detection` and `test_detect_head` look at their shapes.
 @pytest.mark.parametrize("name", [name for name in systems.available() if name != "fusionmamba"])
-def test_annotations_hold_in_a_step(
-    name: str, head_phantoms: Path, bones: Path, brains: Path, moles: Path, tmp_path: Path
-) -> None:
-    by_phantom = {"harvard": head_phantoms, "mura": bones, "brats": brains, "isic2024": moles}
-    folder = by_phantom[systems.load(name).demonstration.phantom]
+def test_annotations_hold_in_a_step(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    by_phantom = {
+        "brats": "brains",
+        "copd": "chests",
+        "harvard": "head_phantoms",
+        "isic2024": "moles",
+        "mura": "bones",
+        "volume_manifest": "scans",
+    }
+    folder = request.getfixturevalue(by_phantom[systems.load(name).demonstration.phantom])
     command = [sys.executable, "-c", _STEP, name, str(folder), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -120,7 +120,7 @@ def test_what_cannot_be_a_cross_validation_is_refused(bones: Path, tmp_path: Pat
     assert "there is no fold 3: with --folds 3 they are 0 to 2" in fails(
         fold_command(bones, out, "--folds", "3", "--fold", "3"), capsys
     )
-    assert "there is no fold 1: give --folds too" in fails(fold_command(bones, out, "--fold", "1"), capsys)
+    assert "--fold 1 needs --folds K" in fails(fold_command(bones, out, "--fold", "1"), capsys)
     assert "at least 2 folds" in fails(fold_command(bones, out, "--folds", "1"), capsys)
     assert "99 folds need at least as many patients" in fails(fold_command(bones, out, "--folds", "99"), capsys)
     assert not out.exists()

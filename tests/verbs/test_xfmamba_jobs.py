@@ -16,7 +16,6 @@ from PIL import Image
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from scanfuse import cli
 from scanfuse.cli import main
 from scanfuse.verbs.predict import load
 from scanfuse.verbs.training import Training
@@ -52,6 +51,7 @@ def test_a_training_fills_the_run_folder(bones_run: Path) -> None:
         "positive": "abnormal",
         "select_by": "auroc",
         "pauc_above": 0.0,
+        "retrieval_top": 0,
     }
     assert settings["model"]["num_outputs"] == 2
     record = json_of(bones_run / "run.json")
@@ -359,7 +359,7 @@ def test_what_the_encoder_starts_from_is_said(
 ) -> None:
     """Also random weights, also with --quiet. The training itself is skipped, and so is its report."""
     monkeypatch.setattr(Training, "fit", lambda self: self.run)
-    monkeypatch.setattr(cli, "_report_of", lambda path: path)
+    monkeypatch.setattr("scanfuse.cli.training.report_of", lambda path: path)
     assert main(["train", "xfmamba", *TINY, "--data", str(bones), "--out", str(tmp_path / "run")]) == 0
     said = [record.getMessage() for record in caplog.records if record.name == "scanfuse.verbs.train"]
     assert len(said) == 1 and said[0].startswith("The encoder starts from random weights")

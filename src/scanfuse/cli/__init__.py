@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from scanfuse import __version__
-from scanfuse.cli.data import data
+from scanfuse.cli.datasets import data
 from scanfuse.cli.shared import FOLDER, hush, report_of
-from scanfuse.cli.train import train
+from scanfuse.cli.training import train
 from scanfuse.errors import UserError
 
 __all__ = ["main"]

@@ -14,7 +14,7 @@ See `classes` (kinds, labels), `prediction` (results), `loss`, `operating_point`
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -107,7 +107,7 @@ class Classification:
         self.point: OperatingPoint = undecided(self.classes)
 
     @classmethod
-    def of(cls, config: Any) -> Self:
+    def of(cls, config: Any) -> "Classification":
         """That of a configuration with the sections task, loss, decision and sampling."""
         return cls(config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling)
 
