@@ -1,6 +1,6 @@
 """Times Fusion-Mamba in every size and ablation, and where the time goes; writes results/detectors-DEVICE.md.
 
-    .venv/bin/python benchmarks/detectors.py [--threads N] [--device cpu|cuda] [--out FILE] [--quick]
+    .venv/bin/python benchmarks/detectors.py [--threads N] [--device cpu|cuda] [--up-to MILLIONS] [--quick]
 
 No figures without parity: first a golden chain of DSSF and the golden YOLOv8 must give the published equations'
 outputs, and every network must have its documented number of parameters. On a GPU each network is timed in float32
@@ -207,6 +207,7 @@ def main() -> int:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--up-to", type=float, default=1000, help="networks of at most so many million parameters")
     parser.add_argument("--quick", action="store_true", help="the smallest two, to see that it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -214,7 +215,8 @@ def main() -> int:
     try:
         worst = require_parity(device)
         rows = []
-        for network in NETWORKS[:2] if arguments.quick else NETWORKS:
+        chosen = [network for network in NETWORKS if network.parameters <= arguments.up_to * 1e6]
+        for network in chosen[:2] if arguments.quick else chosen:
             repeats = 2 if network.parameters > 1e8 and device == "cpu" else arguments.repeats
             rows += rows_of(network, device, arguments.threads, repeats, arguments.quick)
     except bench.ParityError as error:
