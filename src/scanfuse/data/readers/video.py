@@ -118,7 +118,7 @@ def _opened(path: Path, modified: int, size: int, process: int) -> _Video:
 def _container(path: Path) -> "av.container.InputContainer":
     try:
         import av
-    except ImportError:
+    except ModuleNotFoundError:  # one that is there and broken shows its own fault
         raise UserError(f'{shown(path)} is a video, which needs PyAV: pip install "scanfuse[video]".') from None
     check_file(path, "video")
     with foreign(path, *_SAYS):
