@@ -39,7 +39,7 @@ def test_three_identical_images():
 def test_three_constant_images():
     black, grey = np.zeros((170, 170)), np.full((170, 170), 90)
     same = score(black, black, black)
-    undefined = {"fsim", "nmi", "cc", "scd", "vif", "qabf"}
+    undefined = {"fsim", "nmi", "cc", "scd", "vif", "qabf", "nabf"}
     assert {name for name in METRICS if math.isnan(same[name])} == undefined
     assert same["psnr"] == math.inf
     assert [same[name] for name in ("ssim", "ms_ssim", "fmi")] == pytest.approx([1, 1, 1], abs=1e-12)
@@ -128,7 +128,7 @@ def test_every_function_checks_its_own_input():
             metric.function(GOOD, GOOD, GOOD + 300)
         with pytest.raises(ValueError, match="fused has dtype"):
             metric.function(GOOD > 3, GOOD, GOOD)
-        assert metric.better == "higher", name
+        assert metric.better == ("lower" if name == "nabf" else "higher"), name
 
 
 def test_images_left_on_the_unit_scale_are_refused():
@@ -163,7 +163,7 @@ def test_every_module_of_the_folder_is_in_the_table():
     modules = [
         module.name for module in pkgutil.iter_modules(metrics.__path__) if module.name not in ("inputs", "volume")
     ]
-    assert len(modules) == 10
+    assert len(modules) == 11
     offered = {
         getattr(module, name)
         for module in (import_module(f"{metrics.__name__}.{name}") for name in modules)
@@ -182,3 +182,14 @@ def test_the_table_cannot_be_changed():
 
 def test_the_example_runs():
     assert doctest.testmod(metrics) == (0, 4)
+
+
+def test_false_edges_are_what_neither_source_has():
+    rows, columns = np.mgrid[:32, :32]
+    a, b = np.where(columns < 16, 40.0, 120.0), np.where(rows < 16, 40.0, 120.0)
+    assert score(a, a, b, names=["nabf"])["nabf"] == 0  # a source itself
+    raised = np.where(columns < 16, 40.0, 200.0)
+    seam = np.where((rows + columns) < 20, a, a + 60)
+    weaker = 80 + (a - 80) / 2
+    found = [score(f, a, b, names=["nabf"])["nabf"] for f in (weaker, raised, seam)]
+    assert found[0] == 0 and 0 < found[1] < found[2] < 1

@@ -35,6 +35,7 @@ STANDARD = {
     "scd": ("SCD", lambda v: v["SCD.cddfuse"]),
     "vif": ("VIF", lambda v: v["VIFp_A.cddfuse"] + v["VIFp_B.cddfuse"]),
     "qabf": ("Qabf", lambda v: v["Qabf.cddfuse"]),
+    "nabf": ("Nabf", lambda v: v["Nabf.lft_code_called_as_f_a_b"]),
 }
 # our key -> value against one source alone, which is our metric with that source given twice
 PER_SOURCE = {
@@ -68,7 +69,7 @@ def _approx(value, name):
 def test_the_golden_file_is_complete():
     assert len(STEMS) == 9
     assert set(STANDARD) == set(METRICS)
-    assert len(METRICS) == 15
+    assert len(METRICS) == 16
 
 
 @pytest.mark.parametrize("stem", STEMS)

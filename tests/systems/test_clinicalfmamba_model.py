@@ -19,6 +19,8 @@ ABLATIONS = [
     {"stem_stride": 1},
     {"stem_stride": 2},
     {"decoder_blocks": 0},
+    {"head": "details"},
+    {"head": "details", "cmca": False, "detail_levels": 1, "detail_dilations": (2,)},
 ]
 
 
@@ -90,6 +92,29 @@ def test_any_size(size: tuple[int, int], stem_stride: int) -> None:
         fused = model(a, b)
     assert fused.shape == a.shape
     assert fused.min() > 0 and fused.max() < 1
+
+
+@pytest.mark.parametrize("size", [(37, 51), (33, 32), (1, 1)], ids=str)
+def test_details_of_any_size(size: tuple[int, int]) -> None:
+    model = tiny(head="details").eval()
+    a, b = pair(1, 1, *size)
+    with torch.no_grad():
+        fused = model(a, b)
+    assert fused.shape == a.shape
+    assert fused.min() >= 0 and fused.max() <= 1
+
+
+def test_details_start_near_the_brighter_source() -> None:
+    model = tiny(head="details").eval()
+    a, b = pair(1, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(model(a, b), torch.maximum(a, b), rtol=0, atol=0.3)
+        assert (model(a, b) - torch.maximum(a, b)).abs().mean() < 0.05
+
+
+def test_options_of_details_need_their_head() -> None:
+    with pytest.raises(ValidationError, match="detail_levels needs the head of details: --head details"):
+        ModelConfig(detail_levels=3)
 
 
 def test_padding_is_replication() -> None:

@@ -23,6 +23,9 @@ VALUES: dict[tuple[str, str], list[str]] = {
     ("clinicalfmamba", "d-state"): ["4"],
     ("clinicalfmamba", "mix-state"): ["8"],
     ("clinicalfmamba", "expand"): ["1"],
+    ("clinicalfmamba", "detail-width"): ["16"],
+    ("clinicalfmamba", "detail-dilations"): ["1,2,4", "1,2,2,1"],
+    ("clinicalfmamba", "detail-levels"): ["2"],
     ("clinicalfmamba3d", "channels"): ["12,16,32", "8,24,32", "8,16,16"],
     ("clinicalfmamba3d", "dilations"): ["2,3,5", "1,2,5", "1,3,4"],
     ("clinicalfmamba3d", "latent-blocks"): ["2"],
@@ -40,6 +43,9 @@ VALUES: dict[tuple[str, str], list[str]] = {
 }
 # Options that act only beside others, or need them.
 BESIDE: dict[tuple[str, str], dict[str, str]] = {
+    ("clinicalfmamba", "detail-width"): {"head": "details"},
+    ("clinicalfmamba", "detail-dilations"): {"head": "details"},
+    ("clinicalfmamba", "detail-levels"): {"head": "details"},
     ("xfmamba", "timm-model"): {"encoder": "timm", "timm-model": "convnext_atto"},
     ("xfmamba", "encoder"): {"timm-model": "convnext_atto"},
 }
@@ -85,11 +91,11 @@ CASES = [
 
 def test_this_many_options_are_tried() -> None:
     assert {name: len(model_leaves(name)) for name in NAMES} == {
-        "clinicalfmamba": 12,
+        "clinicalfmamba": 16,
         "clinicalfmamba3d": 10,
         "xfmamba": 20,
     }
-    assert len(CASES) == 57
+    assert len(CASES) == 62
 
 
 @pytest.fixture(scope="module")

@@ -41,11 +41,11 @@ Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and i
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from scanfuse.backbones.fmamba import (
@@ -61,12 +61,13 @@ from scanfuse.backbones.fmamba import (
 from scanfuse.config import Section, TrainConfig
 from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
 from scanfuse.fusion.channel_attention import CMCA, neighbourhoods
+from scanfuse.fusion.source_details import SourceDetails
 from scanfuse.layers.conv import Norm
 from scanfuse.layers.mamba import Mamba, RouteSet
 from scanfuse.systems import Demonstration
 from scanfuse.tasks.fuse import Fusion, OutputSettings
 from scanfuse.tasks.fuse.colour import stretch
-from scanfuse.tasks.fuse.loss import FusionLoss
+from scanfuse.tasks.fuse.image_loss import ImageFusionLoss
 
 __all__ = ["Config", "Model", "ModelConfig", "System"]
 
@@ -95,6 +96,22 @@ class ModelConfig(Section):
     routes: RouteSet = Field("cross", description="orders in which a map is read: four, or row by row only")
     cmca: bool = Field(True, description="channel attention from the stem features into the decoder: on or off")
     norm: Norm = Field("batch", description="of the convolutions; group does not depend on the batch")
+    head: Literal["sigmoid", "details"] = Field(
+        "sigmoid", description="sigmoid: as published; details: a choice between the sources plus their own details"
+    )
+    detail_width: Width = Field(24, description="of the blocks of the head of details")
+    detail_dilations: tuple[Dilation, ...] = Field(
+        (1, 2, 4, 1), min_length=1, max_length=16, description="of these blocks, one for each"
+    )
+    detail_levels: int = Field(4, ge=1, le=8, description="scales of the details: 1, 2, 4, ... pixels")
+
+    @model_validator(mode="after")
+    def _no_option_without_effect(self) -> Self:
+        if self.head == "sigmoid":
+            for name in ("detail_width", "detail_dilations", "detail_levels"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} needs the head of details: --head details")
+        return self
 
     @property
     def stride(self) -> int:
@@ -176,7 +193,15 @@ class Model(nn.Module):
         self.decoder = Decoder(config)
         if config.cmca:
             self.cmca = CMCA(c0)
-        self.head = nn.Conv2d(c0, 1, 3, padding=1)
+        if config.head == "sigmoid":
+            self.head = nn.Conv2d(c0, 1, 3, padding=1)
+        else:
+            self.details = SourceDetails(
+                context=c0,
+                width=config.detail_width,
+                dilations=config.detail_dilations,
+                levels=config.detail_levels,
+            )
 
     def forward(self, a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
         if a.shape != b.shape or a.shape[1] != 1:
@@ -190,11 +215,15 @@ class Model(nn.Module):
         f = self.decoder(self.fusion(t_a, t_b))
         # The last steps are float32 under autocast too: bfloat16 pixels would have fewer than 8 bits.
         with torch.autocast(f.device.type, enabled=False):
-            f = f.to(self.head.weight.dtype)
+            f = f.to(self.stem.weight.dtype)
             if self.config.cmca:
                 p_a, p_b = neighbourhoods(pair.to(f.dtype)).chunk(2)
                 f = attend(f, (p_a, p_b), attention(self.cmca, (p_a, p_b), self.stem))
-            return torch.sigmoid(self.head(f))[..., :height, :width]
+            if self.config.head == "sigmoid":
+                fused = torch.sigmoid(self.head(f))
+            else:
+                fused = self.details(*pair.to(f.dtype).chunk(2), f)
+            return fused[..., :height, :width]
 
 
 class Config(Section):
@@ -203,7 +232,7 @@ class Config(Section):
     system: Literal["clinicalfmamba"] = "clinicalfmamba"
     model: ModelConfig = ModelConfig()
     data: PairSettings = PairSettings()
-    loss: FusionLoss = FusionLoss()
+    loss: ImageFusionLoss = ImageFusionLoss()
     output: OutputSettings = OutputSettings()
     train: TrainConfig = TrainConfig()
 

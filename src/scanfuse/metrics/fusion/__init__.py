@@ -24,6 +24,7 @@ from scanfuse.metrics.fusion.fmi import fmi
 from scanfuse.metrics.fusion.fsim import fsim
 from scanfuse.metrics.fusion.inputs import checked
 from scanfuse.metrics.fusion.mutual_information import mutual_information, normalised_mutual_information
+from scanfuse.metrics.fusion.nabf import nabf
 from scanfuse.metrics.fusion.psnr import psnr
 from scanfuse.metrics.fusion.qabf import qabf
 from scanfuse.metrics.fusion.sharpness import average_gradient, spatial_frequency, standard_deviation
@@ -66,6 +67,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "scd": Metric("higher", sum_of_correlations_of_differences),
         "vif": Metric("higher", vif),
         "qabf": Metric("higher", qabf),
+        "nabf": Metric("lower", nabf),
     }
 )
 """All metrics by key, in the order of the tables."""

@@ -24,7 +24,7 @@ def qabf(fused: Num[np.ndarray, "h w"], a: Num[np.ndarray, "h w"], b: Num[np.nda
 
     NaN where neither source has any edge (both black; a constant grey has the edge of the zero padding).
 
-    Traps: atan jumps from pi/2 to -pi/2 at vertical edges, so T can fall to -1 for nearly equal angles; the variant
+    Traps: atan jumps from pi/2 to -pi/2 at horizontal edges, so T can fall to -1 for nearly equal angles; the variant
     "Q_G" of another toolbox has other constants and another mean, and is not comparable.
 
     Args:

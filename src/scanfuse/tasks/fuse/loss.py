@@ -39,6 +39,12 @@ class FusionLoss(Section):
     gradient_weight: float = Field(10.0, ge=0, description="weight of the Sobel gradient term")
     ssim_weight: float = Field(5.0, ge=0, description="weight of the SSIM term")
 
+    def further(
+        self, fused: Float[Tensor, "b 1 *sides"], a: Float[Tensor, "b 1 *sides"], b: Float[Tensor, "b 1 *sides"]
+    ) -> dict[str, tuple[float, Tensor]]:
+        """Further terms by name, each with its weight: none here; see `image_loss`."""
+        return {}
+
 
 def fusion_loss(
     fused: Float[Tensor, "b 1 *sides"],
@@ -50,11 +56,11 @@ def fusion_loss(
 
     Args:
         fused, a, b: images or volumes in [0, 1].
-        weights: of the three terms.
+        weights: of the three terms, and further terms.
 
     Returns:
-        `loss` (the weighted sum), `pixel`, `gradient`, `ssim_loss` (the parts without weights) and `ssim`,
-        the mean of SSIM(A, F) and SSIM(B, F).
+        `loss` (the weighted sum), `pixel`, `gradient`, `ssim_loss` and the further terms (the parts without weights)
+        and `ssim`, the mean of SSIM(A, F) and SSIM(B, F).
     """
     with torch.autocast(device_type=fused.device.type, enabled=False):
         fused, a, b = fused.float(), a.float(), b.float()
@@ -65,11 +71,15 @@ def fusion_loss(
         similarity = 0.5 * (with_a + with_b)
         ssim_loss = 1 - similarity
         total = weights.pixel_weight * pixel + weights.gradient_weight * gradient + weights.ssim_weight * ssim_loss
+        further = weights.further(fused, a, b)
+        for weight, term in further.values():
+            total = total + weight * term
     return {
         "loss": total,
         "pixel": pixel.detach(),
         "gradient": gradient.detach(),
         "ssim_loss": ssim_loss.detach(),
+        **{name: term.detach() for name, (_, term) in further.items()},
         "ssim": similarity.detach(),
     }
 
