@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from scanfuse.config import without_none
 from scanfuse.errors import UserError
 
-__all__ = ["Leaf", "leaves", "nested", "option_name", "pairs", "words_and_options"]
+__all__ = ["Leaf", "leaves", "nested", "option_name", "pairs", "taken_out", "words_and_options"]
 
 
 class Leaf(typing.NamedTuple):
@@ -114,6 +114,22 @@ def nested(leaves: Sequence[Leaf], values: Mapping[str, str | None]) -> dict[str
                 here = here.setdefault(part, {})
             here[leaf.path[-1]] = leaf.value(value)
     return given
+
+
+def taken_out(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words of the options of these names, and all the other words."""
+    options = {option_name(name) for name in names}
+    of_names: list[str] = []
+    others: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        written, equals, _ = word[2:].partition("=")
+        into = of_names if word.startswith("--") and option_name(written) in options else others
+        into.append(word)
+        if word.startswith("--") and not equals and rest:
+            into.append(rest.pop(0))
+    return of_names, others
 
 
 def pairs(arguments: Sequence[str], known: Sequence[str]) -> dict[str, str]:

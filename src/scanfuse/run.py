@@ -35,6 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scanfuse import config as configuration
+from scanfuse import pretrained
 from scanfuse.data.fingerprint import fingerprints
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.manifest import Manifest, read_csv
@@ -342,13 +343,18 @@ def _left_behind(run: Run) -> set[str]:
 
 
 def open_run(path: str | Path) -> Run:
-    """An existing run folder.
+    """An existing run folder; or one that ships with the package, `pretrained/NAME`, if there is no such folder.
 
     Raises:
         UserError: it is not one.
     """
     run = Run(Path(path))
     if not os.path.isdir(run.path):
+        inside = pretrained.shipped(path)
+        if inside is not None:
+            return Run(inside)
+        if Path(path).as_posix().startswith(pretrained.PREFIX):
+            raise UserError(f"There are no weights {shown(path)}; there are {', '.join(pretrained.names())}.")
         raise UserError(f"There is no run folder {shown(path)}; {_near(run.path) or '`scanfuse train` makes one.'}")
     if os.path.lexists(run.path / CROSS_VALIDATION):
         raise UserError(

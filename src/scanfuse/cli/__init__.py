@@ -270,7 +270,7 @@ def _predict(
     Of inputs whose files belong together by name, folders can be given (--rgb DIR --ir DIR), of those that are frames
     in step, videos. Several runs that can be joined, or the folder of a cross-validation, are an ensemble.
     """
-    from scanfuse.options import option_name, pairs, words_and_options
+    from scanfuse.options import option_name, pairs, taken_out, words_and_options
     from scanfuse.verbs import predict as verb
     from scanfuse.verbs.named import every_member, load_named
 
@@ -285,10 +285,11 @@ def _predict(
     else:
         predictor = verb.load(paths[0] if paths else runs[0], device=device)
     adjustable = predictor.adjustable if len(paths) < 2 else ()
-    inputs = pairs(options, [*predictor.modalities, *adjustable, "data", "out", "device", "slice"])
-    adjusted = {name: inputs.pop(name) for name in adjustable if name in inputs}
-    if adjusted:
+    changes, options = taken_out(options, adjustable)
+    if changes:  # before the inputs are looked at: a change may rename them
+        adjusted = pairs(changes, adjustable)
         predictor = verb.load(paths[0] if paths else runs[0], device=device, adjusted=adjusted)
+    inputs = pairs(options, [*predictor.modalities, *adjustable, "data", "out", "device", "slice"])
     if slices is not None and len(paths) < 2:
         predictor.choose_slice(slices)
     flags = [f"--{option_name(name)}" for name in predictor.modalities]

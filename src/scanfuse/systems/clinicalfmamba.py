@@ -66,8 +66,8 @@ from scanfuse.layers.conv import Norm
 from scanfuse.layers.mamba import Mamba, RouteSet
 from scanfuse.systems import Demonstration
 from scanfuse.tasks.fuse import Fusion, OutputSettings
-from scanfuse.tasks.fuse.colour import stretch
 from scanfuse.tasks.fuse.image_loss import ImageFusionLoss
+from scanfuse.tasks.fuse.images import Images
 
 __all__ = ["Config", "Model", "ModelConfig", "System"]
 
@@ -245,7 +245,7 @@ class System:
 
     Config = Config
     default_preset = "base"
-    adjustable = ("baselines",)
+    adjustable = ("baselines", "pair", "stretch")
     demonstration = Demonstration(
         phantom="harvard",
         options={"cases": 24, "slices": 4, "size": 128},
@@ -259,7 +259,8 @@ class System:
     def __init__(self, config: _Config) -> None:
         self.config = config
         self.data = ImagePairs(config.data, seed=config.train.seed)
-        self.task = Fusion(config.data.modalities, loss=config.loss, output=config.output)
+        self.images = Images(config.data.stretch)
+        self.task = Fusion(config.data.modalities, loss=config.loss, medium=self.images, output=config.output)
         self.model = Model(config.model)
 
     @staticmethod
@@ -277,5 +278,4 @@ class System:
         """
         if without:
             raise ValueError(f"fusion needs both inputs, not without {', '.join(sorted(without))}")
-        a, b = (stretch(batch, name) for name in self.data.modalities)
-        return self.model(a, b)
+        return self.model(*self.images.sources(batch, self.config.data.modalities))

@@ -9,6 +9,7 @@ from pathlib import Path
 from scanfuse import systems
 from scanfuse.errors import UserError
 from scanfuse.files import file_name
+from scanfuse.pretrained import is_shipped
 from scanfuse.tables import Evaluation, write
 from scanfuse.tasks import Asked
 from scanfuse.verbs.explain import can_explain, write_examples
@@ -68,6 +69,8 @@ def evaluate(
         raise UserError("An ensemble needs two runs or more: scanfuse evaluate RUN RUN --ensemble --data DIR")
     if ensemble and systems.ability(task, "joined") is None:
         raise UserError(f"Runs of {first.system.config.system} cannot be joined: evaluate them without --ensemble.")
+    if out == IN_RUN and home is None and is_shipped(first.run.path):
+        raise UserError(f"{first.run.path} is part of the installation: say where the table goes, with --out DIR.")
     rows = 0 if out is None else pictures
     parts = out_of_fold(predictors, data, split) if is_cross_validation(predictors, split) else None
     if parts is not None:

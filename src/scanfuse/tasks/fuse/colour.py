@@ -1,13 +1,14 @@
 """Colour and value range of a source of image fusion.
 
 A colour source (SPECT, PET, visible light) is split into luminance and chrominance (YCbCr, BT.601, full range).
-Only luminances are fused; the chrominance is carried through. Each luminance is stretched to [0, 1] before the
-network sees it, and the stretch is undone afterwards, so that the values leave in the range in which they came.
+Only luminances are fused; the chrominance is carried through. Luminances are stretched to [0, 1] before the
+network sees them, each by its own range or both by that of the pair, and the stretch is undone afterwards, so that
+the values leave in the range in which they came.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,11 @@ from torch import Tensor
 
 from scanfuse.data.readers import Image, to_unit
 
-__all__ = ["Plane", "blend", "join_colour", "luminance_of", "split_colour", "stretch", "to_plane"]
+__all__ = ["Plane", "Stretch", "blend", "join_colour", "luminance_of", "span", "split_colour", "stretch", "to_plane"]
+
+
+Stretch = Literal["each", "pair"]
+"""By whose range luminances become 0 to 1: each by its own, or both by that of the two together."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +70,28 @@ def luminance_of(image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
     return image if image.shape[1] == 1 else split_colour(image)[0]
 
 
-def stretch(batch: Mapping[str, Any], modality: str) -> Float[Tensor, "b 1 h w"]:
-    """The luminances of one modality of a batch, each stretched by the range of its whole image.
+def stretch(batch: Mapping[str, Any], modality: str, *, together: tuple[str, ...] = ()) -> Float[Tensor, "b 1 h w"]:
+    """The luminances of one modality of a batch, stretched by the range of the whole images.
 
     A random crop is stretched as the image it was cut from, so that training sees the values of prediction.
+
+    Args:
+        batch: with the uncropped "images" in the "meta" of each sample.
+        modality: which.
+        together: modalities whose common range it is; by default that of this one alone.
     """
     stretched = []
     for tensor, meta in zip(batch[modality], batch["meta"], strict=True):
-        whole = to_plane(_tensor(meta["images"][modality]))
-        luminance = to_plane(tensor.unsqueeze(0)).luminance
-        span = whole.high - whole.low
-        stretched.append((luminance - whole.low) / span if span > 0 else torch.zeros_like(luminance))
+        low, high = span(to_plane(_tensor(meta["images"][name])) for name in together or (modality,))
+        luminance = luminance_of(tensor.unsqueeze(0))
+        stretched.append((luminance - low) / (high - low) if high > low else torch.zeros_like(luminance))
     return torch.cat(stretched)
+
+
+def span(planes: Iterable[Plane]) -> tuple[float, float]:
+    """The smallest and the largest luminance of some sources."""
+    ends = [(plane.low, plane.high) for plane in planes]
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def blend(chromas: list[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scanfuse.data.readers import Image, from_unit, to_unit
-from scanfuse.tasks.fuse.colour import blend, join_colour, to_plane
+from scanfuse.tasks.fuse.colour import Stretch, blend, join_colour, span, to_plane
 
 __all__ = ["FusedImage", "fused_image"]
 
@@ -43,7 +43,7 @@ def fused_image(
     tensors: Mapping[str, Float[Tensor, "1 c h w"]],
     meta: Mapping[str, Any],
     *,
-    stretched: bool,
+    stretched: Stretch | None,
 ) -> FusedImage:
     """The result of one pair.
 
@@ -51,7 +51,7 @@ def fused_image(
         luminance: fused, nominally in [0, 1].
         tensors: modality -> the source as the network saw it, in [0, 1].
         meta: of the sample, with its uncropped "images".
-        stretched: whether the fused luminance is of stretched sources (a network) or of plain ones (a baseline).
+        stretched: how the sources of the fused luminance were stretched (a network); None: not (a baseline).
     """
     modalities = list(tensors)
     planes = [to_plane(tensor) for tensor in tensors.values()]
@@ -60,8 +60,7 @@ def fused_image(
     fused = luminance.float()
     if stretched:
         # The colour belongs to the brightness of its own source; grey results span both sources.
-        spans = [planes[index] for index in coloured] or planes
-        low, high = min(plane.low for plane in spans), max(plane.high for plane in spans)
+        low, high = span([planes[index] for index in coloured if stretched == "each"] or planes)
         fused = fused * (high - low) + low
     fused = fused.clamp(0, 1)
     reference = images[coloured[0]] if coloured else max(images, key=lambda image: image.pixels.dtype.itemsize)

@@ -14,7 +14,7 @@ from scanfuse.data.readers import suffix_for, write_image
 from scanfuse.files import atomic_path, file_name
 from scanfuse.fusion import pixel
 from scanfuse.metrics.fusion import score
-from scanfuse.tasks.fuse.colour import luminance_of, stretch
+from scanfuse.tasks.fuse.colour import Stretch, luminance_of, stretch
 from scanfuse.tasks.fuse.fused import FusedImage, fused_image
 from scanfuse.tasks.fuse.gallery import side_by_side
 from scanfuse.tasks.fuse.medium import Compared, PlainMethod
@@ -23,19 +23,33 @@ __all__ = ["Images"]
 
 
 class Images:
-    """See `scanfuse.tasks.fuse.medium.Medium`. Networks see luminances stretched by `colour.stretch`."""
+    """See `scanfuse.tasks.fuse.medium.Medium`. Networks see luminances stretched by `colour.stretch`.
+
+    Args:
+        stretch: by whose range.
+    """
 
     baselines: Mapping[str, PlainMethod] = MappingProxyType(
         {"average": pixel.average, "maximum": pixel.maximum, "laplacian": pixel.laplacian_pyramid}
     )
     notes: tuple[str, ...] = ()
 
+    def __init__(self, stretch: Stretch = "each") -> None:
+        self.stretch: Stretch = stretch
+
+    def sources(
+        self, batch: Mapping[str, Any], modalities: tuple[str, str]
+    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
+        """Both luminances as a network sees them."""
+        together = modalities if self.stretch == "pair" else ()
+        a, b = (stretch(batch, name, together=together) for name in modalities)
+        return a, b
+
     def compared(
         self, outputs: Float[Tensor, "b 1 h w"], batch: Mapping[str, Any], modalities: tuple[str, str]
     ) -> Compared:
         """The outputs and both stretched luminances."""
-        a, b = (stretch(batch, name) for name in modalities)
-        return Compared(outputs, a, b)
+        return Compared(outputs, *self.sources(batch, modalities))
 
     def plain(self, batch: Mapping[str, Any], modality: str) -> Float[Tensor, "b 1 h w"]:
         """The luminance without a stretch."""
@@ -55,7 +69,7 @@ class Images:
                 outputs[index : index + 1],
                 {name: batch[name][index : index + 1] for name in modalities},
                 meta,
-                stretched=learned,
+                stretched=self.stretch if learned else None,
             )
             for index, meta in enumerate(batch["meta"])
         ]

@@ -22,6 +22,7 @@ from scanfuse.data.manifest import SPLITS, read_csv
 from scanfuse.errors import UserError
 from scanfuse.files import write_text
 from scanfuse.foreign import read_json
+from scanfuse.pretrained import is_shipped, shipped
 from scanfuse.run import Run
 from scanfuse.tasks import Task, Words
 from scanfuse.verbs import cross_validation
@@ -39,6 +40,8 @@ def write(path: Run | Path) -> Path:
         UserError: the run has no weights yet, or a file of it is damaged.
     """
     folder = path.path if isinstance(path, Run) else path
+    if shipped(folder) or is_shipped(folder):
+        raise UserError(f"{folder} is part of the installation: evaluate it with --out DIR, where the table then is.")
     is_of_folds = cross_validation.is_cross_validation(folder)
     about = _of_folds(folder) if is_of_folds else _of_run(Run(folder))
     task, words = systems.task_of(str(about.record.get("system"))), about.words
