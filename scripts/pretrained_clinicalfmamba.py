@@ -8,6 +8,7 @@ With the settings as they stand it takes about half an hour on one core.
 """
 
 import argparse
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -50,6 +51,8 @@ def export(run: Run, out: Path) -> None:
     data = {"pair": "CT-MRI", "group_pattern": None, "val_fraction": 0.15, "test_fraction": 0.15}
     config = configuration.build(Config, run.config(), {"data": data})
     write_text(out / "config.yaml", configuration.to_yaml(config))
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    write_text(out / "run.json", json.dumps({**record, "data": "phantoms"}, indent=2) + "\n")
 
 
 def main() -> None:
@@ -58,7 +61,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=60, help="heads for each of CT, SPECT and PET")
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--crop", type=int, default=128)
     asked = parser.parse_args()
     changes = {"train": {"epochs": asked.epochs}, "data": {"crop": asked.crop}}

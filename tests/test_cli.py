@@ -63,7 +63,7 @@ def test_check_train_evaluate_predict(run: Path, head_phantoms: Path, tmp_path: 
     assert set(os.listdir(tmp_path / "e")) == {"evaluation.json", "per_sample.csv", "table.md", "gallery.png"}
     content = json.loads((tmp_path / "e" / "evaluation.json").read_text())
     assert content["methods"] == ["run", "average", "maximum", "laplacian"]
-    assert len(content["better"]) == 15
+    assert len(content["better"]) == 16
 
     assert main(["predict", str(run), "--data", str(head_phantoms), "--out", str(tmp_path / "p")]) == 0
     assert len(list((tmp_path / "p").glob("*_side_by_side.png"))) == 12

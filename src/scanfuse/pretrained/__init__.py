@@ -1,7 +1,7 @@
 """Weights that ship with the package: run folders, named `pretrained/NAME` wherever a run is asked for.
 
-Each has a model card, README.md: what it was trained on, what it does and does not do. The scripts that make them from
-nothing lie in `scripts/` of the repository.
+Each has a model card, README.md: what it was trained on, what it does and does not do. The scripts that make them
+from nothing lie in `scripts/` of the repository.
 """
 
 import os

@@ -34,8 +34,9 @@ class Demonstration:
         phantom: name of the made-up data set, a module of `scanfuse.data.synthetic`.
         options: what its `Options` take for the whole demonstration.
         quick: the same for a quick one.
-        rivals: plain variants that are trained and compared too: name -> changes of the preset `tiny`.
-        settings: changes of the preset `tiny` for all of them: what these data need.
+        rivals: plain variants that are trained and compared too: name -> changes of the preset.
+        settings: changes of the preset for all of them: what these data need.
+        preset: one that trains in minutes without a GPU.
     """
 
     phantom: str
@@ -43,6 +44,7 @@ class Demonstration:
     quick: Mapping[str, Any]
     rivals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "tiny"
 
 
 class System(Protocol):

@@ -250,6 +250,8 @@ class System:
         phantom="harvard",
         options={"cases": 24, "slices": 4, "size": 128},
         quick={"cases": 6, "slices": 1, "size": 64},
+        settings={"train": {"epochs": 24}},
+        preset="detail",
     )
     config: _Config
     model: Model

@@ -24,7 +24,7 @@ __all__ = ["run"]
 
 
 def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
-    """Makes phantoms, trains the `tiny` preset of a system and its rivals, and evaluates them on held-out cases.
+    """Makes phantoms, trains a small preset of a system and its rivals, and evaluates them on held-out cases.
 
     Where the system has rivals they are compared; where it has heat maps, an example is explained.
 
@@ -86,10 +86,11 @@ def _trained(
     name: str, data: Path, folder: Path, changes: Sequence[Mapping[str, Any]], quick: bool, console: Console
 ) -> Predictor:
     system_type = systems.load(name)
+    preset = system_type.demonstration.preset
     layers = [dict(change) for change in changes] + [{"train": {"epochs": 2}} if quick else {}]
-    settings: Any = configuration.build(system_type.Config, configuration.preset(name, "tiny"), *layers)
+    settings: Any = configuration.build(system_type.Config, configuration.preset(name, preset), *layers)
     folder = _free(folder)
-    console.print(f"Training {folder} (preset tiny, {settings.train.epochs} epochs) ...", highlight=False)
+    console.print(f"Training {folder} (preset {preset}, {settings.train.epochs} epochs) ...", highlight=False)
     return load(train(settings, data, folder).path)
 
 

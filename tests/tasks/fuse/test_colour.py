@@ -6,6 +6,7 @@ import torch
 from fusing import PAIR, batch_of, colour, grey, rgb_tensor
 
 from scanfuse.tasks.fuse.colour import blend, join_colour, split_colour, stretch, to_plane
+from scanfuse.tasks.fuse.images import Images
 
 
 def test_colour_split_agrees_with_pillow_and_join_is_its_inverse() -> None:
@@ -59,3 +60,28 @@ def test_every_sample_of_a_batch_has_its_own_stretch() -> None:
     constant = batch_of((np.full((8, 8), 9, np.uint8), np.zeros((8, 8), np.float32)))
     assert not stretch(constant, "a").any()
     assert not stretch(constant, "b").any()
+
+
+def test_a_pair_that_is_stretched_together_keeps_its_ratio_and_comes_back_on_its_scale() -> None:
+    dim, bright = grey("uint8", 30, 130), grey("uint8", 10, 250, seed=1)
+    medium = Images("pair")
+    batch = batch_of((dim, bright))
+    a, b = medium.sources(batch, PAIR)
+    torch.testing.assert_close(a[0, 0] * 240 + 10, torch.from_numpy(dim).float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(b[0, 0] * 240 + 10, torch.from_numpy(bright).float(), atol=1e-3, rtol=0)
+    for index, source in enumerate((dim, bright)):
+        (result,) = medium.results((a, b)[index], batch, PAIR, learned=True)
+        assert np.array_equal(result.pixels, source)
+
+
+def test_colour_of_a_pair_that_is_stretched_together_may_get_as_bright_as_the_other_source() -> None:
+    tinted = colour(4)
+    dark = (tinted // 3).astype(np.uint8)
+    bright = grey("uint8", 0, 255, shape=dark.shape[:2])
+    found = []
+    for mode in ("each", "pair"):
+        medium = Images(mode)
+        batch = batch_of((dark, bright))
+        _, other = medium.sources(batch, PAIR)
+        found.append(medium.results(other, batch, PAIR, learned=True)[0].luminance.max())
+    assert found[0] < 100 < found[1]
