@@ -58,6 +58,15 @@ def test_without_gradients_the_norm_is_part_of_the_convolution(
     assert not torch.equal(m.bn.running_mean, before)
 
 
+def test_without_gradients_autocast_still_decides_the_precision() -> None:
+    m = ready(ConvNormAct(3, 4, 3)).float()
+    x = torch.randn(2, 3, 7, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = m(x)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), plain(m, x), rtol=0.05, atol=0.05)
+
+
 def test_cross_stage_block_of_yolov5() -> None:
     m = ready(C3(6, 8, num_blocks=2, residual=True))
     x = torch.randn(2, 6, 5, 4, dtype=torch.float64)
