@@ -36,6 +36,37 @@ def test_convolution_norm_and_activation() -> None:
     assert m.bn.momentum == 0.03
 
 
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, None), (3, 2, None), (6, 2, 2)])
+def test_without_gradients_the_norm_is_part_of_the_convolution(
+    kernel: int, stride: int, padding: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m = ready(ConvNormAct(3, 4, kernel, stride=stride, padding=padding))
+    x = torch.randn(2, 3, 7, 8, dtype=torch.float64)
+    for _ in range(2):
+        with torch.no_grad():
+            monkeypatch.setattr(m.bn, "forward", None)  # a pass of its own would fail
+            actual = m(x)
+            monkeypatch.undo()
+            torch.testing.assert_close(actual, plain(m, x))
+            m.bn.running_mean.add_(0.5)  # nothing of the norm is kept from call to call
+            m.bn.weight.mul_(2)
+    given, before = x.clone(), m.bn.running_mean.clone()
+    with torch.no_grad():
+        m(x)
+        assert torch.equal(x, given)
+        m.train()(x)
+    assert not torch.equal(m.bn.running_mean, before)
+
+
+def test_without_gradients_autocast_still_decides_the_precision() -> None:
+    m = ready(ConvNormAct(3, 4, 3)).float()
+    x = torch.randn(2, 3, 7, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = m(x)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), plain(m, x), rtol=0.05, atol=0.05)
+
+
 def test_cross_stage_block_of_yolov5() -> None:
     m = ready(C3(6, 8, num_blocks=2, residual=True))
     x = torch.randn(2, 6, 5, 4, dtype=torch.float64)

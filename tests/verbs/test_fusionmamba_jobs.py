@@ -98,6 +98,20 @@ def test_a_stopped_training_continues_bit_for_bit(
     assert history(again) == history(runs["fused"])
 
 
+@pytest.mark.parametrize(
+    "options",
+    ["--precision bf16 --workers 1", "--stream timm --timm-model resnet10t", "--variant v5 --optimizer sgd"],
+)
+def test_other_ways_to_train(options: str, roads: Path, tmp_path: Path) -> None:
+    """Half precision with a loader of its own, a network of timm, YOLOv5: each trains, and its run is scored."""
+    run = tmp_path / "run"
+    assert main(train(roads, run, "--epochs", "1", *options.split())) == 0
+    assert all(np.isfinite(float(value)) for name, value in history(run)[0].items() if "loss" in name)
+    assert main(["evaluate", str(run), "--data", str(roads), "--on", "all", "--quiet"]) == 0
+    cells = next(iter(json_of(run / "evaluation/all/evaluation.json")["cells"].values()))
+    assert 0 <= cells["map50"]["mean"] <= 1
+
+
 # --- evaluation, comparison, report -------------------------------------------------------------------------------
 
 
@@ -283,6 +297,7 @@ def other_size(root: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no boxes": (no_boxes, "no box at all"),
     "zero area": (lambda root: all_lines(root, "0 0.5 0.5 0 0.2\n"), "line 1"),
+    "outside": (lambda root: all_lines(root, "0 1.009 0.5 0.01 0.5\n"), "lies outside the picture"),
     "not finite": (lambda root: all_lines(root, "0 nan 0.5 0.1 0.2\n"), "line 1"),
     "unknown class": (lambda root: all_lines(root, "7 0.5 0.5 0.1 0.2\n"), "line 1"),
     "no thermal frame": (no_thermal_frame, "has no partner in"),
@@ -329,3 +344,17 @@ def test_bad_inputs_of_a_prediction_are_one_line(
 def test_a_good_data_set_is_checked_in_a_line(roads: Path, capsys: Capture) -> None:
     assert main(["data", "check", "fusionmamba", str(roads)]) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith("0 error(s)")
+
+
+def test_the_demonstration_has_a_plain_rival_and_shows_what_each_sensor_leaves(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    assert main(["demo", "fusionmamba", "--quick", "--out", str(tmp_path)]) == 0
+    content = json_of(tmp_path / "run/evaluation/test/evaluation.json")
+    assert content["methods"] == ["fusionmamba", "plain sum"]
+    for method in content["methods"]:
+        missing = content["parts"][f"with a sensor missing ({method})"]["methods"]
+        assert missing == ["both", "without rgb", "without ir"]
+    said = capsys.readouterr().out
+    assert "with a sensor missing (fusionmamba)" in said and "plain sum - fusionmamba" in said
+    assert (tmp_path / "run/report.html").is_file()

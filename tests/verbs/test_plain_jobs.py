@@ -37,6 +37,8 @@ def test_a_table_of_one_column_of_any_name_is_trained_on(tmp_path: Path, capsys:
     words = ["train", "plain", "--data", str(tmp_path / "table.csv"), "--out", str(tmp_path / "run"), *flags.split()]
     assert main([*words, "--quiet"]) == 0
     assert main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "table.csv"), "--quiet"]) == 0
+    lacking = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "table.csv"), "--each-missing"]
+    assert "no table with inputs missing: it reads" in fails(lacking, capsys)
     cells = json_of(tmp_path / "run/evaluation/test/evaluation.json")["cells"]["run"]
     assert cells["auroc"]["mean"] == 1.0
     words_of_explain = ["explain", str(tmp_path / "run"), "--data", str(tmp_path / "table.csv"), "--id", "s20"]

@@ -237,10 +237,7 @@ class System:
         phantom="msrs",
         options={"scenes": 120, "frames": 4, "size": 160},
         quick={"scenes": 8, "frames": 1, "size": 96},
-        rivals={
-            "plain sum": {"model": {"fusion": "add"}},
-            "infrared only": {"model": {"fusion": "ir"}},
-        },
+        rivals={"plain sum": {"model": {"fusion": "add"}}},
     )
     missing_inputs = True
     config: _Config

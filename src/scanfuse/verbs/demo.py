@@ -26,7 +26,8 @@ __all__ = ["run"]
 def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     """Makes phantoms, trains a small preset of a system and its rivals, and evaluates them on held-out cases.
 
-    Where the system has rivals they are compared; where it has heat maps, an example is explained.
+    Where the system has rivals they are compared, where samples of all of them may lack inputs it is shown what
+    is left without each, and where there are heat maps an example is explained.
 
     Args:
         name: of the system.
@@ -45,7 +46,8 @@ def run(name: str, out: Path, *, quick: bool = False) -> Evaluation:
     groups = trained.system.task.words.groups
     console.print(f"Evaluating on {groups} that no model has seen ...", highlight=False)
     folder = trained.run.path / "evaluation" / "test"
-    evaluation = evaluate(predictors, data, out=folder)
+    may_lack = all(each.shows_missing for each in predictors.values())
+    evaluation = evaluate(predictors, data, out=folder, each_missing=may_lack)
     print_table(evaluation, console)
     if plan.rivals:
         print_comparisons(compare(predictors, data, out=folder, quiet=True), console)

@@ -82,6 +82,12 @@ class Predictor:
         """The flags of the settings that may be changed when the run is applied."""
         return tuple(systems.ability(self.system, "adjustable") or ())
 
+    @property
+    def shows_missing(self) -> bool:
+        """Whether a sample may lack one of several inputs, and the task has a table of what is left without each."""
+        may_lack = systems.ability(self.system, "missing_inputs") and len(self.modalities) > 1
+        return bool(may_lack and systems.ability(self.system.task, "shows_missing"))
+
     def choose_slice(self, text: str) -> None:
         """Takes these slices of volumes and stacks from here on, such as "axial:middle".
 
@@ -142,10 +148,9 @@ class Predictor:
         Raises:
             UserError: the system does not know missing inputs or perturbations, or its task has no table of them.
         """
-        if each_missing and not (
-            systems.ability(self.system, "missing_inputs") and systems.ability(self.system.task, "shows_missing")
-        ):
-            raise UserError(f"{self.system.config.system} has no table with inputs missing.")
+        if each_missing and not self.shows_missing:
+            alone = f": it reads {self.modalities[0]} alone" if len(self.modalities) == 1 else ""
+            raise UserError(f"{self.system.config.system} has no table with inputs missing{alone}.")
         spoil = systems.ability(self.system.data, "perturbed")
         if perturbed and (spoil is None or systems.ability(self.system.task, "shows_perturbed") is None):
             raise UserError(

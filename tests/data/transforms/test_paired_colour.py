@@ -115,6 +115,8 @@ def test_a_missing_sensor_is_zero_and_never_both(pair: Pair) -> None:
 def test_impossible_ranges_are_refused(make: object) -> None:
     with pytest.raises(UserError, match="must be 0"):
         make()  # type: ignore[operator]
+    with pytest.raises(UserError, match=r"at most 1 together: rgb 0\.7, ir 0\.6\.$"):
+        SensorDropout(rgb=0.7, ir=0.6)
 
 
 # --- thermal ------------------------------------------------------------------------------------------------------

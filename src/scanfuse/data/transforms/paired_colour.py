@@ -87,7 +87,10 @@ class SensorDropout:
 
     def __post_init__(self) -> None:
         if min(self.rgb, self.ir) < 0 or self.rgb + self.ir > 1:
-            raise UserError(f"The chances of losing a sensor must be 0 or more and at most 1 together: {self}.")
+            raise UserError(
+                f"The chances of losing a sensor must be 0 or more and at most 1 together: rgb {self.rgb:g}, "
+                f"ir {self.ir:g}."
+            )
 
     def draw(self, random: np.random.Generator) -> dict[str, bool]:
         """{"rgb": bool, "ir": bool}: which are present."""
