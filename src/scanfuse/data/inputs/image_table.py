@@ -22,7 +22,7 @@ from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.fitted_table import FittedTable
 from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
 from scanfuse.data.labels import Labels
-from scanfuse.data.manifest import Manifest, Row
+from scanfuse.data.manifest import Manifest, Row, Rows
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
 from scanfuse.data.readers.given import image_of
 from scanfuse.data.readers.hdf5 import Container
@@ -211,7 +211,7 @@ class CaseDataset(Dataset[dict[str, Any]]):
         self, manifest: Manifest, table: Table, settings: CaseSettings, *, labels: Labels, train: bool, seed: int
     ) -> None:
         self.settings, self.labels, self.train, self.seed = settings, labels, train, seed
-        self._rows = list(manifest.rows)
+        self._rows = Rows(manifest)
         self._values, self._wrong = table.encode(manifest.table)
         self._containers: dict[Path, Container] = {}
         self._cache: dict[int, tuple[np.ndarray, Placement]] = {}
@@ -237,7 +237,7 @@ class CaseDataset(Dataset[dict[str, Any]]):
     @property
     def targets(self) -> list[str]:
         """The target text of every sample in order."""
-        return [row.target for row in self._rows]
+        return self._rows.targets
 
     @property
     def tables(self) -> Float32[np.ndarray, "n f 2"]:
