@@ -215,7 +215,7 @@ class HybridDWConvAAS(nn.Module):
         if self.has_global:
             places = n.permute(0, 2, 3, 1)
             wide = self.scan(self.axial(places) if hasattr(self, "axial") else places).permute(0, 3, 1, 2)
-            means = torch.cat([mixed.mean(dim=(2, 3)), wide.mean(dim=(2, 3))], dim=1)
+            means = torch.cat([mixed, wide], dim=1).mean(dim=(2, 3))
             weights = self.mix(means).unflatten(1, (2, -1)).softmax(dim=1)[..., None, None]
             mixed = weights[:, 0] * mixed + weights[:, 1] * wide
         x = x + self.drop_path(mixed)
