@@ -130,9 +130,9 @@ def parts_of_a_sample(root: Path, size: int, count: int) -> dict[str, float]:
         contents, read = timed(lambda name: bytes(file[name][()].tobytes()), names)
         _, decoded = timed(lambda data: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")), contents)
     images, both = timed(lambda name: container.read(name, grey_if_equal=False), names)
-    squares, fitted = timed(lambda image: image_table._square(image, training.settings.letterbox), images)
+    squares, fitted = timed(lambda image: image_table._square(image, system.config.data.letterbox), images)
     floats = [torch.from_numpy(square.astype(np.float32) / 255) for square, _ in squares]
-    augmentation, random = training.settings.augmentation, np.random.default_rng(0)
+    augmentation, random = system.config.data.augmentation, np.random.default_rng(0)
     _, moved = timed(lambda picture: image_table.augment_skin(picture, augmentation, random), floats)
     samples, whole = timed(lambda place: training[place], list(range(count)))
     batches = [samples[start : start + 32] for start in range(0, count - 31, 32)]

@@ -82,6 +82,7 @@ KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
 # Files of the folder that are parts of a kind.
 PARTS = {
     "fitted_table": "image_table",
+    "tabled": "image_table",
     "grids": "volumes",
     "labelled": "labelled_images",
     "layout_settings": "image_table",

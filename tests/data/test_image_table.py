@@ -152,7 +152,9 @@ class _Handles:
 
     def __getitem__(self, place: int) -> tuple[int, int, bool]:
         self.data[place]
-        opened = [container for container in self.data._containers.values() if container._file is not None]
+        opened = [
+            container for container in self.data._read.__self__._containers.values() if container._file is not None
+        ]
         return os.getpid(), len(opened), all(container._process == os.getpid() for container in opened)
 
 

@@ -14,6 +14,7 @@ from scanfuse.data.synthetic import exasens
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import output
 from scanfuse.systems.copd import Model, ModelConfig, System
+from tabled_systems import all_differ, batch_of, built, reached_by_a_step, with_shared_weights
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     **{name: {"fusion": name} for name in ("dual", "slices", "cross", "concat", "ct", "table")},
@@ -25,17 +26,8 @@ TABLE = (0,) * 11 + (3,)
 
 def build(root: Path, *layers: dict[str, Any], seed: int = 0) -> System:
     small = {"data": {"size": 64, "slices": 4, "drop_ct": 0.0, "drop_table": 0.0}}
-    settings = config.build(System.Config, config.preset("copd", "tiny"), small, *layers)
-    completed = System.completed(settings, root)
-    torch.manual_seed(seed)
-    system = System(completed)
-    system.data.prepare(system.data.open(root).subset("train"))
+    system: System = built(System, "copd", root, small, *layers, seed=seed)
     return system
-
-
-def batch_of(system: System, root: Path, count: int = 6) -> dict[str, Any]:
-    data = system.data.dataset(system.data.open(root).subset("train"), train=False)
-    return system.data.collate([data[index] for index in range(count)])
 
 
 def inputs_of(batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
@@ -46,13 +38,8 @@ def inputs_of(batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_a_step_reaches_every_weight_from_the_inputs_that_are_used(name: str, chests: Path) -> None:
     system = build(chests, {"model": ABLATIONS[name]})
-    batch = batch_of(system, chests, 12)
-    for modality in INPUTS:
-        batch[modality].requires_grad_()
-    system.task.loss(system.forward(batch), batch)["loss"].backward()
-    unreached = [key for key, p in system.model.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-9]
-    assert unreached == []
-    reached = {key for key in INPUTS if batch[key].grad is not None and batch[key].grad.any()}
+    unreached, reached = reached_by_a_step(system, batch_of(system, chests, 12), least=1e-9)
+    assert not unreached
     assert reached == {"ct": {"ct"}, "table": {"table"}}.get(name, set(INPUTS))
 
 
@@ -62,16 +49,10 @@ def test_every_ablation_changes_the_output(chests: Path) -> None:
     batch = batch_of(build(chests), chests)
     outputs = {}
     for name, changes in ABLATIONS.items():
-        model = build(chests, {"model": changes}, seed=1).model.eval()
-        own = model.state_dict()
-        shared = {k: v for k, v in whole.state_dict().items() if k in own and own[k].shape == v.shape}
-        model.load_state_dict(shared, strict=False)
+        model = with_shared_weights(build(chests, {"model": changes}, seed=1).model, whole)
         with torch.no_grad():
             outputs[name] = model(*inputs_of(batch))[:, 0]
-    names = list(outputs)
-    for number, first in enumerate(names):
-        for other in names[number + 1 :]:
-            assert float((outputs[first] - outputs[other]).abs().max()) > 1e-4, (first, other)
+    all_differ(outputs)
 
 
 @pytest.mark.parametrize("fusion", ["dual", "slices", "cross", "concat", "ct"])

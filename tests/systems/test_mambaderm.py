@@ -12,6 +12,7 @@ from scanfuse.data.synthetic import ham10000, pad_ufes
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import output
 from scanfuse.systems.mambaderm import Model, ModelConfig, System
+from tabled_systems import all_differ, batch_of, built, reached_by_a_step, with_shared_weights
 
 FUSIONS = ("mambaderm", "no_gate", "no_cross", "concat", "image", "table")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -19,6 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "raster": {"model": {"routes": "raster"}},
     "no positions": {"model": {"position": 0}},
     "timm": {"data": {"size": 64}, "model": {"stem": "timm", "timm_model": "convnext_atto"}},
+    "timm image": {"data": {"size": 64}, "model": {"stem": "timm", "timm_model": "convnext_atto", "fusion": "image"}},
     "focal": {"loss": {"name": "focal", "weighting": "balanced"}},
 }
 ISIC = (0,) * 34 + (2, 5, 18, 8)
@@ -31,30 +33,16 @@ def phones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(root: Path, *layers: dict[str, Any], seed: int = 0) -> System:
-    settings = config.build(System.Config, config.preset("mambaderm", "tiny"), {"data": {"size": 32}}, *layers)
-    completed = System.completed(settings, root)
-    torch.manual_seed(seed)
-    system = System(completed)
-    system.data.prepare(system.data.open(root).subset("train"))
+    system: System = built(System, "mambaderm", root, {"data": {"size": 32}}, *layers, seed=seed)
     return system
-
-
-def batch_of(system: System, root: Path, count: int = 6) -> dict[str, Any]:
-    data = system.data.dataset(system.data.open(root).subset("train"), train=False)
-    return system.data.collate([data[index] for index in range(count)])
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_step_reaches_every_weight_from_the_inputs_that_are_used(name: str, phones: Path) -> None:
     system = build(phones, OPTIONS[name])
-    batch = batch_of(system, phones)
-    for modality in INPUTS:
-        batch[modality].requires_grad_()
-    system.task.loss(system.forward(batch), batch)["loss"].backward()
-    unreached = [key for key, p in system.model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert unreached == []
-    reached = {key for key in INPUTS if batch[key].grad is not None and batch[key].grad.any()}
-    assert reached == {"image": {"image"}, "table": {"table"}}.get(name, set(INPUTS))
+    unreached, reached = reached_by_a_step(system, batch_of(system, phones))
+    assert not unreached
+    assert reached == {"image": {"image"}, "timm image": {"image"}, "table": {"table"}}.get(name, set(INPUTS))
 
 
 def test_every_ablation_changes_the_output(phones: Path) -> None:
@@ -63,18 +51,10 @@ def test_every_ablation_changes_the_output(phones: Path) -> None:
     batch = batch_of(build(phones), phones)
     outputs = {}
     for name in FUSIONS:
-        model = build(phones, OPTIONS[name], seed=1).model.eval()
-        shared = {
-            k: v
-            for k, v in whole.state_dict().items()
-            if k in model.state_dict() and model.state_dict()[k].shape == v.shape
-        }
-        model.load_state_dict(shared, strict=False)
+        model = with_shared_weights(build(phones, OPTIONS[name], seed=1).model, whole)
         with torch.no_grad():
             outputs[name] = model(batch["image"], batch["table"])[:, 0]
-    for number, first in enumerate(FUSIONS):
-        for other in FUSIONS[number + 1 :]:
-            assert float((outputs[first] - outputs[other]).abs().max()) > 1e-4, (first, other)
+    all_differ(outputs)
 
 
 def test_the_attention_to_features_is_no_constant(phones: Path) -> None:

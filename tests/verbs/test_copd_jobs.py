@@ -101,6 +101,15 @@ def test_raw_series_are_prepared_once_and_predicted_as_they_are(run: Path, tmp_p
         assert main(["predict", str(run), "--ct", str(ct), "--out", str(folder), "--device", "cpu"]) == 0
         values.append(json_of(folder / "P00001.json")["probabilities"]["COPD"])
     assert values[0] == pytest.approx(values[1], abs=1e-6)
+    # One patient as a clinic has it: a DICOM folder and a row of a table; montage, gate, and what each value does.
+    table = pd.read_csv(raw / "clinical.csv", dtype=str, keep_default_na=False).drop(columns=["patient_id", "label"])
+    table.iloc[:1].to_csv(tmp_path / "row.csv", index=False)
+    given = ["--ct", str(raw / "ct_raw/P00001"), "--table", str(tmp_path / "row.csv"), "--explain"]
+    assert main(["predict", str(run), *given, "--out", str(tmp_path / "both"), "--device", "cpu"]) == 0
+    found = json_of(tmp_path / "both/explanations/P00001/explanation.json")
+    assert set(found["gate"]) == {"ct", "table"} and len(found["slices"]) == 4 and found["without_part"]["table"]
+    montage = np.asarray(Image.open(tmp_path / "both/explanations/P00001/ct_view.png"))
+    assert montage.shape == (66, 100, 3)
 
 
 def test_five_folds_keep_the_test_part(chests: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def manifest_of_cases(
         UserError: missing pictures that are an error, no case that stays, or too few groups.
     """
     if isinstance(pictures, Mapping):
-        pictures = [str(pictures.get(name, "")) for name in table["id"]]
+        pictures = [str(pictures.get(name, "")) for name in table["id"].tolist()]
     table = table.assign(**{column: list(pictures), "split": ""})
     lacking = table[column] == ""
     notes = list(notes)
@@ -134,10 +134,10 @@ def manifest_of_cases(
             raise UserError(f"{source} has no targets: it can be predicted, but not trained on or split.")
         if given is None:
             highest = table.groupby("group")["target"].max()
-            strata = list(highest.loc[table["group"]])
+            strata = highest.loc[table["group"]].tolist()
             given = split_groups(table["group"], strata, request.fractions or fractions, request.seed)
         splits = given
-        table["split"] = np.array([splits[group] for group in table["group"]], object)
+        table["split"] = np.array([splits[group] for group in table["group"].tolist()], object)
     first = ["id", "group", "split", "target", column]
     table = table[[*first, *(name for name in table if name not in first)]]
     return Manifest(table, (column,), tuple(notes), tuple(subgroups))

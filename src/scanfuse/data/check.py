@@ -223,7 +223,7 @@ def _leaks(manifest: Manifest) -> list[Finding]:
     for column in table.columns:
         if column in (*COLUMNS, *manifest.modalities):
             continue
-        known = table[table[column] != ""]
+        known = table[(table[column] != "") & table[column].notna()]  # numbers may be nan
         number = known[column].nunique()
         if known["target"].nunique() < 2 or number < 2:
             continue

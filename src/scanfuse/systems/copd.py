@@ -292,9 +292,7 @@ class System:
                 "--in-channels to --emphysema-window."
             )
         self.model = Model(config.model.model_copy(update={"in_channels": channels}))
-        self.task = Classification(
-            config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling
-        )
+        self.task = Classification.of(config)
         self.data = SeriesTable(
             config.data,
             labels=self.task.targets,
@@ -302,11 +300,7 @@ class System:
             seed=config.train.seed,
             needs_ct=config.model.fusion != "table",
         )
-        if config.model.num_outputs != self.task.classes.num_outputs:
-            raise UserError(
-                f"The network has {config.model.num_outputs} outputs, but the task ({self.task.classes.kind}) has "
-                f"{self.task.classes.num_outputs}: leave --num-outputs and --labels to the data."
-            )
+        self.task.require_outputs(config.model.num_outputs)
 
     @staticmethod
     def completed(config: _Config, root: Path) -> _Config:

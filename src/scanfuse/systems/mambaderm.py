@@ -56,7 +56,8 @@ from scanfuse.backbones.light_stem import LightStem
 from scanfuse.backbones.timm_encoder import TimmEncoder
 from scanfuse.config import Section, TrainConfig, build
 from scanfuse.data.folds import FoldConfig
-from scanfuse.data.inputs.image_table import INPUTS, CaseDataset, CaseSettings, ImageTable
+from scanfuse.data.inputs.image_table import INPUTS, CaseSettings, ImageTable
+from scanfuse.data.inputs.tabled import TabledDataset
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import Method, Target, grad_cam
 from scanfuse.fusion.cross_attention import CrossAttention
@@ -357,11 +358,11 @@ class System:
         return f"The stem starts from {weights if weights != 'timm' else 'the published weights'} of {stem.name}."
 
     @property
-    def fit_once(self) -> Callable[[CaseDataset, CaseDataset], str] | None:
+    def fit_once(self) -> Callable[[TabledDataset, TabledDataset], str] | None:
         """What fills trees from training and validation samples; None for a network, which is trained in steps."""
         return None if isinstance(self.model, Model) else self._fit
 
-    def _fit(self, training: CaseDataset, validation: CaseDataset) -> str:
+    def _fit(self, training: TabledDataset, validation: TabledDataset) -> str:
         model, train = self.model, self.config.train
         if isinstance(model, Model):
             raise TypeError("a network is trained in steps")

@@ -48,7 +48,7 @@ from scanfuse.tasks.classify.classes import ClassSettings, classes_of
 from scanfuse.tasks.classify.loss import ClassificationLoss
 from scanfuse.tasks.classify.operating_point import OperatingPointSettings
 
-__all__ = ["Config", "ModelConfig", "System", "check_outputs", "completed_by", "input_facts", "there"]
+__all__ = ["Config", "ModelConfig", "System", "completed_by", "input_facts", "there"]
 
 
 class ModelConfig(Section):
@@ -109,10 +109,8 @@ class System:
 
     def __init__(self, config: _Config) -> None:
         self.config = config
-        self.task = Classification(
-            config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling
-        )
-        check_outputs(config.model.num_outputs, self.task)
+        self.task = Classification.of(config)
+        self.task.require_outputs(config.model.num_outputs)
         self.data = LabelledImages(config.data, labels=self.task.targets, folds=config.folds, seed=config.train.seed)
         encoder = TimmEncoder(
             config.model.timm_model, channels=config.data.channels * max(1, len(config.data.inputs))
@@ -167,15 +165,6 @@ def completed_by(config: Any, root: Path) -> Any:
     task = config.task.filled(data.read(root, split=True))
     model = config.model.model_copy(update={"num_outputs": classes_of(task).num_outputs})
     return config.model_copy(update={"data": data, "task": task, "model": model})
-
-
-def check_outputs(number: int, task: Classification) -> None:
-    """Raises UserError if a network has another number of outputs than its task."""
-    if number != task.classes.num_outputs:
-        raise UserError(
-            f"The network has {number} outputs, but the task ({task.classes.kind}) has {task.classes.num_outputs}: "
-            "leave --num-outputs and --labels to the data."
-        )
 
 
 def input_facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -42,7 +42,7 @@ from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import Method, Target, grad_cam
 from scanfuse.fusion.channels import stacked
 from scanfuse.systems import Demonstration
-from scanfuse.systems.plain import check_outputs, completed_by, input_facts, there
+from scanfuse.systems.plain import completed_by, input_facts, there
 from scanfuse.tasks.classify import Classification, SamplingSettings
 from scanfuse.tasks.classify.classes import ClassSettings
 from scanfuse.tasks.classify.loss import ClassificationLoss
@@ -101,10 +101,8 @@ class System:
 
     def __init__(self, config: _Config) -> None:
         self.config = config
-        self.task = Classification(
-            config.task, loss=config.loss, operating_point=config.decision, sampling=config.sampling
-        )
-        check_outputs(config.model.num_outputs, self.task)
+        self.task = Classification.of(config)
+        self.task.require_outputs(config.model.num_outputs)
         self.data = LabelledVolumes(config.data, labels=self.task.targets, folds=config.folds, seed=config.train.seed)
         model = config.model
         encoder = ResNet3D(

@@ -42,7 +42,7 @@ class FittedTable:
     def fit(self, training: Manifest) -> Table:
         """The schema of training rows, which is not kept."""
         columns = [name for name in training.table if name not in (*COLUMNS, *training.modalities)]
-        rows, target = training.table[columns], list(training.table["target"])
+        rows, target = training.table[columns], training.table["target"].tolist()
         return Table.fit(rows, target, self.settings, seed=self.seed)
 
     def prepare(self, training: Manifest) -> Fitted:

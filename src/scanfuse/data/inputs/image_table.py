@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from pydantic import Field, field_validator
-from torch.utils.data import Dataset
 
 from scanfuse.config import Section
 from scanfuse.data import check, layouts
@@ -21,6 +20,7 @@ from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.fitted_table import FittedTable
 from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
+from scanfuse.data.inputs.tabled import TabledDataset
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import CONTAINERS, Image, read_image, stem
@@ -33,7 +33,7 @@ from scanfuse.data.transforms.skin import SkinAugmentation, augment_skin
 from scanfuse.data.transforms.table import Table, TableSettings
 from scanfuse.errors import UserError
 
-__all__ = ["INPUTS", "CaseDataset", "CaseSettings", "ImageTable", "collate_cases"]
+__all__ = ["INPUTS", "CaseSettings", "ImageTable", "collate_cases"]
 
 KIND = "image_table"
 INPUTS = ("image", "table")
@@ -154,10 +154,12 @@ class ImageTable:
     def restore(self, fitted: Fitted) -> None:
         self.rows.restore(fitted)
 
-    def dataset(self, manifest: Manifest, *, train: bool) -> "CaseDataset":
+    def dataset(self, manifest: Manifest, *, train: bool) -> TabledDataset:
         """The cases of a manifest; with `train`, moved at random and with inputs dropped."""
         self.rows.warn_of_absent(manifest.table)
-        return CaseDataset(manifest, self.table, self.settings, labels=self.labels, train=train, seed=self.seed)
+        cases = _Cases(self.settings, self.labels)
+        drop = (self.settings.drop_image, self.settings.drop_table)
+        return TabledDataset(manifest, self.table, cases.read, cases.make, drop=drop, train=train, seed=self.seed)
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return collate_cases(samples)
@@ -191,8 +193,8 @@ class ImageTable:
         return _sample(square, values, self.labels, "", meta, self.settings.size)
 
 
-class CaseDataset(Dataset[dict[str, Any]]):
-    """The cases of a manifest. A sample is a dict:
+class _Cases:
+    """Reads the pictures of a data set as squares, rounded to 8 bit, and makes its samples:
 
         "image"             float32 (3, size, size) in [0, 1], zeros where it is missing
         "table"             float32 (F, 2), values and flags, zeros where missing; see `data.transforms.table`
@@ -200,75 +202,24 @@ class CaseDataset(Dataset[dict[str, Any]]):
         "target", "mask"    as of other classifications
         "meta"              id, study, group, target (text), paths and placements of the picture
 
-    What is drawn for a sample depends on (seed, epoch, index) alone. Pictures are rounded to 8 bit after fitting,
-    whether the cache keeps them or not, so that it changes no value.
+    Pictures are rounded whether the cache keeps them or not, so that it changes no value.
 
     Raises:
-        UserError: on reading a sample: a bad picture or cell, or neither a picture nor a known value.
+        UserError: a bad picture, or neither a picture nor a known value.
     """
 
-    def __init__(
-        self, manifest: Manifest, table: Table, settings: CaseSettings, *, labels: Labels, train: bool, seed: int
-    ) -> None:
-        self.settings, self.labels, self.train, self.seed = settings, labels, train, seed
-        self._rows = list(manifest.rows)
-        self._values, self._wrong = table.encode(manifest.table)
+    def __init__(self, settings: CaseSettings, labels: Labels) -> None:
+        self.settings, self.labels = settings, labels
         self._containers: dict[Path, Container] = {}
         self._cache: dict[int, tuple[np.ndarray, Placement]] = {}
         self._room = int(settings.cache_mb * 2**20) // (3 * settings.size**2)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on must see the next one
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose augmentation is drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose augmentation is drawn."""
-        self._epoch.fill_(epoch)
-
-    def row(self, index: int) -> Row:
-        """The case of a sample."""
-        return self._rows[index]
-
-    @property
-    def targets(self) -> list[str]:
-        """The target text of every sample in order."""
-        return [row.target for row in self._rows]
-
-    @property
-    def tables(self) -> Float32[np.ndarray, "n f 2"]:
-        """The tables of all samples, nothing dropped; UserError for a cell that cannot be read."""
-        for index, why in self._wrong.items():
-            raise UserError(f"{self._rows[index].id}: {why}")
-        return self._values
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self._rows[index]
-        if index in self._wrong:
-            raise UserError(f"{row.id}: {self._wrong[index]}")
-        random = np.random.default_rng([self.seed, self.epoch, index])
-        values = self._values[index]
-        square, placement = self._square(index) if IMAGE in row.paths else (None, None)
-        if self.train and square is not None and values.any():
-            drawn = random.random()
-            if drawn < self.settings.drop_image:
-                square, placement = None, None
-            elif drawn < self.settings.drop_image + self.settings.drop_table:
-                values = np.zeros_like(values)
-        meta = _meta(row.id, row.group, row.target, row.paths.get(IMAGE) if placement else None, placement)
-        sample = _sample(square, values, self.labels, row.target, meta, self.settings.size)
-        if self.train and square is not None:
-            sample["image"] = augment_skin(sample["image"], self.settings.augmentation, random)
-        return sample
-
-    def _square(self, index: int) -> tuple[np.ndarray, Placement]:
+    def read(self, index: int, row: Row) -> tuple[np.ndarray, Placement] | None:
+        """The square of a case's picture; None where it has none."""
+        if IMAGE not in row.paths:
+            return None
         found = self._cache.get(index)
         if found is None:
-            row = self._rows[index]
             path = row.paths[IMAGE]
             if path.suffix.lower() in CONTAINERS:
                 image = self._containers.setdefault(path, Container(path)).read(row.id, grey_if_equal=False)
@@ -278,6 +229,21 @@ class CaseDataset(Dataset[dict[str, Any]]):
             if len(self._cache) < self._room:
                 self._cache[index] = found
         return found
+
+    def make(
+        self,
+        row: Row,
+        seen: tuple[np.ndarray, Placement] | None,
+        values: Float32[np.ndarray, "f 2"],
+        random: np.random.Generator | None,
+    ) -> dict[str, Any]:
+        """One sample."""
+        square, placement = seen or (None, None)
+        meta = _meta(row.id, row.group, row.target, row.paths.get(IMAGE) if placement else None, placement)
+        sample = _sample(square, values, self.labels, row.target, meta, self.settings.size)
+        if random is not None and square is not None:
+            sample["image"] = augment_skin(sample["image"], self.settings.augmentation, random)
+        return sample
 
 
 def collate_cases(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,21 +5,22 @@ Patients may have any number of slices: a batch is padded to the most of its sam
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, UInt8
 from pydantic import Field, field_validator
 from torch.nn import functional
-from torch.utils.data import Dataset
 
 from scanfuse.config import Section
 from scanfuse.data import check, layouts
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted, Samples
 from scanfuse.data.inputs.fitted_table import FittedTable
+from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
 from scanfuse.data.inputs.perturbed import perturbations
+from scanfuse.data.inputs.tabled import TabledDataset
 from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers.image import Image, finish
@@ -31,7 +32,7 @@ from scanfuse.data.transforms.placement import Placement, stretched
 from scanfuse.data.transforms.table import Table, TableSettings
 from scanfuse.errors import UserError
 
-__all__ = ["INPUTS", "SERIES", "PatientDataset", "SeriesSettings", "SeriesTable", "collate_patients"]
+__all__ = ["INPUTS", "SERIES", "SeriesSettings", "SeriesTable", "collate_patients"]
 
 KIND = "series_table"
 INPUTS = ("ct", "table")
@@ -44,8 +45,8 @@ _WINDOWS = {"lung": (-1350.0, 150.0), "emphysema": (-1024.0, -750.0)}
 class SeriesSettings(Section):
     """Patients of one series of CT slices and one row of a table."""
 
-    layout: str = Field("auto", description="of the folder; auto finds it")
-    options: tuple[str, ...] = Field((), description="of the layout, name=value, such as positive=COPD")
+    layout: Annotated[str, layout_of(KIND)] = Field("auto", description="of the folder; auto finds it")
+    options: LayoutOptions = Field((), description="of the layout, name=value, such as positive=COPD")
     incomplete: Literal["error", "keep", "drop"] = Field(
         "error", description="patients without their slices, in training; to predict they are kept"
     )
@@ -65,23 +66,6 @@ class SeriesSettings(Section):
     jitter: float = Field(20.0, ge=0, le=1000, description="largest random shift of all values, in Hounsfield units")
     noise: float = Field(0.01, ge=0, le=1, description="standard deviation of random noise, as a share of the window")
     cache_mb: float = Field(1024.0, ge=0, description="memory for slices that were read, per worker")
-
-    @field_validator("options")
-    @classmethod
-    def _names_and_values(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            if not text.partition("=")[0] or "=" not in text:
-                raise ValueError(f"expected name=value, not {text!r}")
-        return value
-
-    @field_validator("layout")
-    @classmethod
-    def _is_a_layout(cls, value: str) -> str:
-        try:
-            layouts.check_name(value, KIND)
-        except UserError as error:
-            raise ValueError(str(error).removesuffix(".")) from None
-        return value
 
     @field_validator("drop_table")
     @classmethod
@@ -173,10 +157,14 @@ class SeriesTable:
     def restore(self, fitted: Fitted) -> None:
         self.rows.restore(fitted)
 
-    def dataset(self, manifest: Manifest, *, train: bool) -> "PatientDataset":
+    def dataset(self, manifest: Manifest, *, train: bool) -> TabledDataset:
         """The patients of a manifest; with `train`, moved at random and with inputs dropped."""
         self.rows.warn_of_absent(manifest.table)
-        return PatientDataset(manifest, self.table, self.settings, labels=self.labels, train=train, seed=self.seed)
+        patients = _Patients(self.settings, self.labels)
+        drop = (self.settings.drop_ct, self.settings.drop_table)
+        return TabledDataset(
+            manifest, self.table, patients.read, patients.make, drop=drop, train=train, seed=self.seed
+        )
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return collate_patients(samples)
@@ -284,8 +272,8 @@ class _Slices:
         return self.values.nbytes + self.lung.nbytes
 
 
-class PatientDataset(Dataset[dict[str, Any]]):
-    """The patients of a manifest. A sample is a dict:
+class _Patients:
+    """Reads the slices of a data set and makes its samples:
 
         "ct"                float32 (S, C, size, size) in [0, 1]; one slice of zeros where the CT is missing
         "seen"              bool (S,), whether the slice is there
@@ -296,71 +284,36 @@ class PatientDataset(Dataset[dict[str, Any]]):
         "target", "mask"    as of other classifications
         "meta"              id, study, group, target (text), paths and placements
 
-    What is drawn for a sample depends on (seed, epoch, index) alone.
-
     Raises:
-        UserError: on reading a sample: a bad series or cell, or neither slices nor a known value.
+        UserError: a bad series, or neither slices nor a known value.
     """
 
-    def __init__(
-        self, manifest: Manifest, table: Table, settings: SeriesSettings, *, labels: Labels, train: bool, seed: int
-    ) -> None:
-        self.settings, self.labels, self.train, self.seed = settings, labels, train, seed
-        self._rows = list(manifest.rows)
-        self._values, self._wrong = table.encode(manifest.table)
+    def __init__(self, settings: SeriesSettings, labels: Labels) -> None:
+        self.settings, self.labels = settings, labels
         self._cache: dict[int, _Slices] = {}
         self._room = settings.cache_mb * 2**20
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on must see the next one
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose augmentation is drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose augmentation is drawn."""
-        self._epoch.fill_(epoch)
-
-    def row(self, index: int) -> Row:
-        """The patient of a sample."""
-        return self._rows[index]
-
-    @property
-    def targets(self) -> list[str]:
-        """The target text of every sample in order."""
-        return [row.target for row in self._rows]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self._rows[index]
-        if index in self._wrong:
-            raise UserError(f"{row.id}: {self._wrong[index]}")
-        random = np.random.default_rng([self.seed, self.epoch, index])
-        values, slices = self._values[index], self._slices(index)
-        if self.train and slices is not None and values.any():
-            drawn = random.random()
-            if drawn < self.settings.drop_ct:
-                slices = None
-            elif drawn < self.settings.drop_ct + self.settings.drop_table:
-                values = np.zeros_like(values)
-        meta = {"id": row.id, "study": row.id, "group": row.group, "target": row.target}
-        sample = _sample(slices, values, self.labels, meta | {"paths": dict(row.paths)}, self.settings)
-        if self.train and slices is not None:
-            sample["ct"], sample["lung"] = _augmented(sample["ct"], sample["lung"], self.settings, random)
-        return sample
-
-    def _slices(self, index: int) -> _Slices | None:
-        if SERIES not in self._rows[index].paths:
+    def read(self, index: int, row: Row) -> _Slices | None:
+        """The slices of a patient; None where there are none."""
+        if SERIES not in row.paths:
             return None
         found = self._cache.get(index)
         if found is None:
-            found = _Slices.of(_read(self._rows[index].paths[SERIES], self.settings), self.settings)
+            found = _Slices.of(_read(row.paths[SERIES], self.settings), self.settings)
             if found.nbytes <= self._room:
                 self._room -= found.nbytes
                 self._cache[index] = found
         return found
+
+    def make(
+        self, row: Row, seen: _Slices | None, values: Float32[np.ndarray, "f 2"], random: np.random.Generator | None
+    ) -> dict[str, Any]:
+        """One sample."""
+        meta = {"id": row.id, "study": row.id, "group": row.group, "target": row.target, "paths": dict(row.paths)}
+        sample = _sample(seen, values, self.labels, meta, self.settings)
+        if random is not None and seen is not None:
+            sample["ct"], sample["lung"] = _augmented(sample["ct"], sample["lung"], self.settings, random)
+        return sample
 
 
 def collate_patients(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Exasens: saliva permittivity, age, sex and smoking of 399 people with COPD, asthma, an infection, or none of them.
 
 There are no pictures: a system that takes a CT and a table is trained on the table alone. Most saliva values are
-missing.
+missing. The published file has two header lines ("Imaginary Part", "Real Part", and below them "Min", "Avg."), a
+legend in columns without a name, and empty lines; copies with one header line (MinIP, AvgIP, MinRP, AvgRP) are read
+as well.
 """
 
 from dataclasses import replace
@@ -68,8 +70,12 @@ def read(root: Path, request: Request, options: Options) -> Manifest:
         raise UserError(f"{root} is not in the layout 'exasens': expected {LAYOUT}.")
     table = rows_of(file)
     if "Imaginary Part" in table:
-        table = table.rename(columns=_PUBLISHED).iloc[1:].reset_index(drop=True)
+        table = table.rename(columns=_PUBLISHED)
+        table = table[~table["MinIP"].str.lower().str.startswith("min")]
     table = table[[name for name in map(str, table) if not name.startswith("Unnamed")]]
+    table = table[(table != "").any(axis=1)].reset_index(drop=True)
+    if not len(table):
+        raise UserError(f"{file} has no row.")
     other = sorted(set(table["Diagnosis"]) - set(GROUPS))
     if other:
         raise UserError(f"{file} has the diagnosis {other[0]!r}; Exasens has {', '.join(GROUPS)}.")

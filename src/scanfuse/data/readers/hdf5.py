@@ -43,7 +43,7 @@ class Container:
     def names(self) -> set[str]:
         """The names of all pictures; 400,000 take a second or two."""
         with foreign(self.path):
-            return set(self._opened())
+            return {name.decode() for name in self._opened().id}  # the plain iteration takes twice as long
 
     def read(self, name: str, *, grey_if_equal: bool = True) -> Image:
         """One picture by name, of at most 8 bits a channel."""

@@ -5,6 +5,7 @@ medical statement.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,7 +17,12 @@ from scanfuse.files import write_text
 __all__ = ["FACTS", "Options", "write"]
 
 FACTS = Facts(counted="patients", seconds=0.0005)
-_HEAD = "Diagnosis,ID,MinIP,AvgIP,MinRP,AvgRP,Gender,Age,Smoking"
+_HEADS = {
+    "plain": ["Diagnosis,ID,MinIP,AvgIP,MinRP,AvgRP,Gender,Age,Smoking"],
+    "published": ["Diagnosis,ID,Imaginary Part,,Real Part,,Gender,Age,Smoking,,,,", ",,Min,Avg.,Min,Avg.,,,,,,,"],
+}
+_LEGEND = (',,Gender,,"(1=Male, 0=Female)"', ',,Smoking,,"(1=Non-smoker, 2=Ex-smoker, 3=Active-smoker)"')
+_NO_LEGEND = ",,,,"
 
 
 class Options(Section):
@@ -24,6 +30,9 @@ class Options(Section):
 
     patients: int = Field(
         399, ge=12, le=99_999, description="people: a fifth each of COPD, asthma, infected; healthy"
+    )
+    form: Literal["plain", "published"] = Field(
+        "plain", description="one header line; or two, a legend in columns without a name, and empty last lines"
     )
     seed: int = Field(0, ge=0, description="seed of everything")
 
@@ -36,7 +45,7 @@ def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008
     """
     root = empty_folder(root)
     random = np.random.default_rng([options.seed, 41])
-    lines = [_HEAD]
+    lines = list(_HEADS[options.form])
     for number in range(options.patients):
         name = ("COPD", "HC", "Asthma", "HC", "Infected")[number % 5]
         ill = name == "COPD"
@@ -48,6 +57,11 @@ def write(root: str | Path, options: Options = Options()) -> Path:  # noqa: B008
             saliva = [f"{value:.2f}" for value in values]
         lines.append(",".join([name, f"{number + 1}-{random.integers(1, 5)}", *saliva,
                                str(random.integers(2)), str(age), str(smoking)]))  # fmt: skip
+    if options.form == "published":
+        people = lines[2:]
+        beside = [*_LEGEND, *[_NO_LEGEND] * len(people)]
+        lines = [*lines[:2], *(line + cells for line, cells in zip(people, beside, strict=False))]
+        lines += ["," * lines[0].count(",")] * 3
     write_text(root / "Exasens.csv", "\n".join(lines) + "\n")
     write_text(
         root / "ABOUT.txt",

@@ -15,7 +15,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from pydantic import Field
 
 from scanfuse.config import Section
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.transforms.column import Column
 from scanfuse.data.transforms.forest import Forest, fit_forest
 from scanfuse.data.transforms.leaks import ALMOST_PERFECT, classes_of, leak_of, separation
 from scanfuse.errors import UserError
@@ -33,7 +34,6 @@ __all__ = ["Feature", "Table", "TableSettings"]
 
 Kind = Literal["numeric", "ordinal", "categorical"]
 
-_MISSING = ("", "na", "n/a", "nan", "null")
 _MOST_LEVELS = 10
 """Whole numbers of so few different values are levels in order."""
 _MOST_CATEGORIES = 100
@@ -47,31 +47,6 @@ class TableSettings(Section):
     columns: tuple[str, ...] = Field((), description="of the table, by name; none: all that do not leak")
     allow_leaks: tuple[str, ...] = Field((), description="columns to use although they would give the target away")
     keep_features: int = Field(0, ge=0, description="the so many best by a random forest on training rows; 0 = all")
-
-
-class _Column(NamedTuple):
-    """A column's texts, each different one looked at once: a table of 400,000 rows has columns of a few words.
-
-    Attributes:
-        codes: of every row, the place of its text in `different`.
-        different: the different texts.
-        gone: which of these say that nothing is known.
-        number: these as numbers, not finite where they are none.
-    """
-
-    codes: np.ndarray
-    different: np.ndarray
-    gone: np.ndarray
-    number: np.ndarray
-
-    @classmethod
-    def of(cls, texts: Sequence[str] | np.ndarray) -> "_Column":
-        codes, different = pd.factorize(np.asarray(texts, object))
-        number = _numbers(different)
-        gone = np.zeros(len(different), bool)
-        words = ~np.isfinite(number)  # what is a number is not missing, and most columns are numbers
-        gone[words] = _are_missing(different[words])
-        return cls(codes, different, gone, number)
 
 
 @dataclass(frozen=True)
@@ -101,25 +76,21 @@ class Feature:
         return len(self.levels) if self.kind == "categorical" else 0
 
     def encode(
-        self, texts: Sequence[str] | np.ndarray
+        self, column: Column
     ) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
         """Values, whether they are known, and whether they make no sense (a word where a number is expected)."""
-        return self._encoded(_Column.of(texts))
-
-    def _encoded(
-        self, column: "_Column"
-    ) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-        codes, different, gone, number = column
+        number, known = column.number, ~column.gone
         if self.kind == "categorical":
             places = {level: number for number, level in enumerate(self.levels, start=1)}
-            value = np.array([places.get(_canonical(text), 0) for text in different], np.float64)
-            return np.where(gone, 0.0, value)[codes], ~gone[codes], np.zeros(len(codes), bool)
-        wrong = ~np.isfinite(number) & ~gone
-        known = np.isfinite(number) & ~gone
+            codes, words = column.different
+            value = np.array([places.get(word, 0) for word in words], np.float64)[codes]
+            return np.where(known, value, 0.0), known, np.zeros(len(codes), bool)
+        wrong = ~np.isfinite(number) & known
+        known = known & ~wrong
         if self.kind == "ordinal":
             number = np.interp(number, [float(level) for level in self.levels], range(len(self.levels)))
         value = np.where(known, np.clip((number - self.mean) / self.scale, -_CLIP, _CLIP), 0.0)
-        return value[codes], known[codes], wrong[codes]
+        return value, known, wrong
 
 
 @dataclass(frozen=True)
@@ -150,7 +121,7 @@ class Table:
         """The schema of training rows; looks at nothing else.
 
         Args:
-            training: text, one row a sample, columns that may become features.
+            training: one row a sample, columns that may become features, of text or of numbers with nan for missing.
             target: one text a row, "" where not known: to warn, and for the forest.
             settings: which columns.
             seed: of the forest.
@@ -163,13 +134,12 @@ class Table:
         classes = classes_of(target)
         features, left_out, warnings, columns = [], dict(wanted), [], []
         for name in (name for name, reason in wanted.items() if not reason):
-            texts = np.asarray(training[name], object)
-            column = _Column.of(texts)
+            column = Column.of(training[name])
             feature = _feature(name, column)
             if isinstance(feature, str):
                 left_out[name] = feature
                 continue
-            value, known, _ = feature._encoded(column)
+            value, known, _ = feature.encode(column)
             warnings += _suspect(feature, value, known, classes)
             features.append(feature)
             columns.append(np.where(known, value, np.nan))
@@ -203,13 +173,13 @@ class Table:
         for place, feature in enumerate(self.features):
             if feature.name not in rows:
                 continue
-            texts = np.asarray(rows[feature.name], object)
-            value, known, odd = feature.encode(texts)
+            column = Column.of(rows[feature.name])
+            value, known, odd = feature.encode(column)
             found[:, place, 0], found[:, place, 1] = value, known
             for row in np.flatnonzero(odd):
                 wrong.setdefault(
                     int(row),
-                    f"{feature.name} is {texts[row]!r}, but a number is expected; leave it empty if unknown.",
+                    f"{feature.name} is {column.cells[row]!r}, but a number is expected; leave it empty if unknown.",
                 )
         return found, wrong
 
@@ -303,23 +273,22 @@ def _wanted(training: pd.DataFrame, settings: TableSettings) -> dict[str, str]:
     return reasons
 
 
-def _feature(name: str, column: _Column) -> Feature | str:
-    """The feature of a column's training texts, or why it cannot be one."""
-    codes, different, gone, number = column
-    are_numbers = bool(np.isfinite(number[~gone]).all())
-    known = ~gone[codes]
-    missing = len(codes) - int(known.sum())
-    levels = np.unique(number[~gone]) if are_numbers else np.array(sorted({_canonical(t) for t in different[~gone]}))
-    if len(levels) < 2:
-        return "it has one value in all training rows" if len(levels) else "it is empty in all training rows"
+def _feature(name: str, column: Column) -> Feature | str:
+    """The feature of a column's training rows, or why it cannot be one."""
+    known = ~column.gone
+    are_numbers = bool(np.isfinite(column.number[known]).all())
+    missing = len(known) - int(known.sum())
+    levels = column.levels if are_numbers else np.zeros(0)
+    number = len(levels) if are_numbers else len(column.words)
+    if number < 2:
+        return "it has one value in all training rows" if number else "it is empty in all training rows"
     unit = next((unit for pattern, unit in _UNITS if re.fullmatch(pattern, name.lower())), "")
-    if len(levels) == 2 or not are_numbers:
-        if len(levels) > _MOST_CATEGORIES:
-            return f"it has {len(levels)} different texts in {known.sum()} rows, as free text or an identifier has"
-        words = sorted({_canonical(text) for text in different[~gone]})
-        return Feature(name, "categorical", unit, tuple(words), missing=missing)
-    values = number[codes][known]
-    if len(levels) <= _MOST_LEVELS and (levels == np.rint(levels)).all():
+    if number == 2 or not are_numbers:
+        if number > _MOST_CATEGORIES:
+            return f"it has {number} different texts in {known.sum()} rows, as free text or an identifier has"
+        return Feature(name, "categorical", unit, column.words, missing=missing)
+    values = column.number[known]
+    if number <= _MOST_LEVELS and (levels == np.rint(levels)).all():
         values = np.searchsorted(levels, values).astype(np.float64)
         words = [f"{level:g}" for level in levels]
         return Feature(name, "ordinal", unit, tuple(words), float(values.mean()), float(values.std()), missing)
@@ -332,6 +301,8 @@ def _suspect(feature: Feature, value: np.ndarray, known: np.ndarray, classes: np
     alone = separation(value, known, classes, is_ordered=feature.kind != "categorical")
     if alone >= ALMOST_PERFECT:
         found.append(f"{feature.name} alone tells the classes apart ({alone:.3f} of 1): it may give the target away")
+    if known.all():
+        return found
     alone = separation(known.astype(np.float64), np.ones(len(known), bool), classes, is_ordered=False)
     if alone >= ALMOST_PERFECT:
         found.append(
@@ -339,22 +310,3 @@ def _suspect(feature: Feature, value: np.ndarray, known: np.ndarray, classes: np
             "target away"
         )
     return found
-
-
-def _are_missing(texts: np.ndarray) -> Bool[np.ndarray, " n"]:
-    """Which cells say that nothing is known."""
-    return np.array([text.strip().lower() in _MISSING for text in texts], bool)
-
-
-def _numbers(texts: np.ndarray) -> Float64[np.ndarray, " n"]:
-    """The texts as numbers, not finite where they are none."""
-    return np.asarray(pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce"), np.float64)
-
-
-def _canonical(text: str) -> str:
-    """One spelling for a category: numbers without needless zeros, words in lower case with single blanks."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    return f"{number:g}" if np.isfinite(number) else " ".join(text.split()).casefold()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scanfuse.data.manifest import Manifest
+from scanfuse.data.manifest import Manifest, texts_of
 from scanfuse.errors import UserError
 from scanfuse.tables import Cell, Evaluation
 from scanfuse.tasks.classify.classes import Classes
@@ -180,7 +180,7 @@ def _tabulated(
     evaluation = _evaluation(tables, classes, split, "studies")
     evaluation.notes = list(first.notes)
     by = [str(name) for name in samples if name != "id"]
-    groups = {column: dict(zip(samples["id"], samples[column], strict=True)) for column in by}
+    groups = {column: dict(zip(samples["id"], texts_of(samples[column]), strict=True)) for column in by}
     evaluation.rows = _rows(studies, classes, groups)
     has_pairs = len(next(iter(pairs.values())).results) != first.results
     if has_pairs:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scanfuse.data.manifest import COLUMNS, Manifest
+from scanfuse.data.manifest import COLUMNS, Manifest, texts_of
 from scanfuse.errors import UserError
 from scanfuse.metrics.detection.average_precision import summary
 from scanfuse.metrics.detection.confusion import confusion
@@ -122,7 +122,7 @@ def evaluated(
         part = _evaluation(split, first, list(scored), dict.fromkeys(classes, "higher"), of_class)
         evaluation.parts[title] = part
     for column in _columns(samples, by):
-        values = dict(zip(samples.table["id"], samples.table[column], strict=True))
+        values = dict(zip(samples.table["id"], texts_of(samples.table[column]), strict=True))
         evaluation.parts |= _by_column(scored, classes, column, values, split)
     for name, missing in (lacking or {}).items():
         together = {"both": scored[name], **{f"without {sensor}": each for sensor, each in missing.items()}}
