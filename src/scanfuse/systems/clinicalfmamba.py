@@ -36,9 +36,9 @@ Differences from the publication
 * The step-size bias of all routes has Mamba's initial values; the code does this for the first route only.
 * CMCA pools the reference and scales the query, as the paper says; the code names them the other way round.
 * `norm="group"` is ours, for batches of one.
-* `head="details"` and the preset `detail` are ours: in place of the last convolution and its sigmoid, a small network at
-  half resolution reads both images and f, and finds how to choose between the sources and which of their details to
-  add (`fusion.source_details`); 54,696 parameters more with the widths of `detail`.
+* `head="details"` and the preset `detail` are ours: in place of the last convolution and its sigmoid, a small network
+  at half resolution reads both images and f, and finds how to choose between the sources and which of their details
+  to add (`fusion.source_details`); 54,696 parameters more with the widths of `detail`.
 
 Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and its published code.
 """
