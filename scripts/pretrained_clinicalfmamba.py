@@ -9,6 +9,7 @@ With the settings as they stand it takes about half an hour on one core.
 
 import argparse
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,7 +22,7 @@ from scanfuse.systems.clinicalfmamba import Config
 from scanfuse.verbs.train import train
 
 SOURCES = ("CT", "SPECT", "PET")
-SHIPPED = ("config.yaml", "model.safetensors", "run.json", "split.csv", "environment.json", "history.csv")
+SHIPPED = ("config.yaml", "model.safetensors", "run.json", "split.csv", "history.csv")
 SETTINGS = {
     "data": {"pair": "SOURCE-MRI", "group_pattern": r"^(.+)\d{3}$", "val_fraction": 0.06, "test_fraction": 0.02},
     "train": {"device": "cpu", "threads": 1, "seed": 0},
@@ -43,14 +44,16 @@ def phantoms(folder: Path, *, cases: int, slices: int, size: int) -> Path:
     return folder
 
 
-def export(run: Run, out: Path) -> None:
+def export(run: Run, data: Path, out: Path) -> None:
     """Copies what ships; the input SOURCE is called CT, and `--pair SPECT-MRI` renames it where a run is applied."""
     out.mkdir(parents=True, exist_ok=True)
     for name in SHIPPED:
         shutil.copyfile(run.path / name, out / name)
-    data = {"pair": "CT-MRI", "group_pattern": None, "val_fraction": 0.15, "test_fraction": 0.15}
-    config = configuration.build(Config, run.config(), {"data": data})
+    settings = {"pair": "CT-MRI", "group_pattern": None, "val_fraction": 0.15, "test_fraction": 0.15}
+    config = configuration.build(Config, run.config(), {"data": settings})
     write_text(out / "config.yaml", configuration.to_yaml(config))
+    split = (out / "split.csv").read_text(encoding="utf-8")
+    write_text(out / "split.csv", split.replace(f"{data}{os.sep}", ""))
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     write_text(out / "run.json", json.dumps({**record, "data": "phantoms"}, indent=2) + "\n")
 
@@ -69,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         data = phantoms(Path(scratch) / "data", cases=asked.cases, slices=asked.slices, size=asked.size)
         run = train(config, data, Path(scratch) / "run")
-        export(run, asked.out)
+        export(run, data, asked.out)
 
 
 if __name__ == "__main__":
