@@ -48,13 +48,13 @@ def test_what_ships() -> None:
     assert sum(path.stat().st_size for path in run.path.iterdir()) < LARGEST
     assert json.loads((run.path / "run.json").read_text())["weights_sha256"] == file_digest(run.weights_file)
     card = (run.path / "README.md").read_text(encoding="utf-8")
-    for word in ("phantom", "Limits", "SSIM", "VIF", "Qabf", "scripts/pretrained_clinicalfmamba.py"):
+    for word in ("Phantoms alone", "Limits", "SSIM", "VIF", "Qabf", "scripts/pretrained_clinicalfmamba.py"):
         assert word in card, word
 
 
 @pytest.mark.parametrize("source", ["CT", "SPECT", "PET"])
 def test_it_fuses_in_the_first_minute(source: str, head: dict[str, Path], tmp_path: Path, capsys) -> None:
-    """Ahead of the maximum and the average on SSIM, and not behind the maximum on what both keep."""
+    """Ahead of the maximum, on a head that no training has seen."""
     words = ["predict", "pretrained/clinicalfmamba", f"--{source.lower()}", str(head[source])]
     words += ["--mri", str(head["MRI"]), "--out", str(tmp_path), "--device", "cpu"]
     assert main(words if source == "CT" else [*words, "--pair", f"{source}-MRI"]) == 0
@@ -62,10 +62,9 @@ def test_it_fuses_in_the_first_minute(source: str, head: dict[str, Path], tmp_pa
     predictor = scanfuse.load("pretrained/clinicalfmamba", device="cpu", adjusted={"pair": f"{source}-MRI"})
     result = predictor.predict(**{source.lower(): head[source], "mri": head["MRI"]})
     a, b = result.sources.values()
-    names = ["ssim", "qabf"]
-    ours, brightest, mean = (score(f, a, b, names) for f in (result.luminance, np.maximum(a, b), (a + b) / 2))
-    assert ours["ssim"] > max(brightest["ssim"], mean["ssim"])
-    assert ours["qabf"] > mean["qabf"]
+    names = ["ssim", "vif", "qabf"]
+    ours, brightest = (score(f, a, b, names) for f in (result.luminance, np.maximum(a, b)))
+    assert all(ours[name] > brightest[name] for name in names), (ours, brightest)
 
 
 def test_a_folder_of_that_name_goes_first(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -88,6 +87,7 @@ def test_nothing_is_written_into_the_installation(head_phantoms: Path, tmp_path:
     assert main(["report", "pretrained/clinicalfmamba"]) == 2
     assert "is part of the installation" in capsys.readouterr().err
     assert main(["train", "--resume", "pretrained/clinicalfmamba"]) == 2
+    assert "is part of the installation, and whole" in capsys.readouterr().err
     out = ["--out", str(tmp_path / "table"), "--quiet", "--device", "cpu"]
     assert main(["evaluate", "pretrained/clinicalfmamba", "--data", str(head_phantoms), *out]) == 0
     assert (tmp_path / "table" / "table.md").is_file()

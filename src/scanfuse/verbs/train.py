@@ -16,6 +16,7 @@ from scanfuse import config as configuration
 from scanfuse import systems
 from scanfuse.device import choose_device
 from scanfuse.errors import UserError
+from scanfuse.pretrained import is_shipped
 from scanfuse.run import Run, new_run, open_run
 from scanfuse.verbs.doctor import environment
 from scanfuse.verbs.fitting import fit_in_one_go
@@ -77,6 +78,8 @@ def resume(path: str | Path, data: str | Path | None = None, *, quiet: bool = Fa
     """
     _refuse_several_processes()
     run = open_run(path)
+    if is_shipped(run.path):
+        raise UserError(f"{path} is part of the installation, and whole: train a run of your own.")
     with run.locked():
         content = run.config()
         config: Any = configuration.build(systems.load(content.get("system")).Config, content)
