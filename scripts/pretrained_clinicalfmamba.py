@@ -2,9 +2,10 @@
 
     python scripts/pretrained_clinicalfmamba.py OUT
 
-Phantom heads in the Harvard layout, CT, SPECT and PET beside MRI, different heads for each, become one set of pairs
+Phantom heads in the Harvard layout, each as CT, SPECT and PET beside the same MRI, become one set of pairs
 "SOURCE-MRI"; preset `detail` is trained on them; OUT becomes the run that ships: its inputs are called CT and MRI.
-With the settings as they stand it takes about half an hour on one core.
+With the settings as they stand it takes a quarter of an hour on one core. Training and validation share heads (with
+another source), which nothing but the choice of the epoch sees, and the last one was the best.
 """
 
 import argparse
@@ -25,7 +26,7 @@ SOURCES = ("CT", "SPECT", "PET")
 SHIPPED = ("config.yaml", "model.safetensors", "run.json", "split.csv", "history.csv")
 SETTINGS = {
     "data": {"pair": "SOURCE-MRI", "group_pattern": r"^(.+)\d{3}$", "val_fraction": 0.06, "test_fraction": 0.02},
-    "train": {"device": "cpu", "threads": 1, "seed": 0},
+    "train": {"device": "cpu", "threads": 1},
 }
 
 
@@ -33,8 +34,8 @@ def phantoms(folder: Path, *, cases: int, slices: int, size: int) -> Path:
     """All pairs as folder/SOURCE and folder/MRI with equal names: <source>-<case><slice>.png."""
     for name in ("SOURCE", "MRI"):
         (folder / name).mkdir(parents=True)
-    for seed, source in enumerate(SOURCES, start=5):
-        options = harvard.Options(cases=cases, slices=slices, size=size, pair=f"{source}-MRI", seed=seed)
+    for source in SOURCES:
+        options = harvard.Options(cases=cases, slices=slices, size=size, pair=f"{source}-MRI", seed=5)
         made = harvard.write(folder / source, options)
         for path in sorted(made.glob(f"*/*/{source}/*.png")):
             name = f"{source.lower()}-{path.name}"
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=60, help="heads for each of CT, SPECT and PET")
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--crop", type=int, default=128)
     asked = parser.parse_args()
     changes = {"train": {"epochs": asked.epochs}, "data": {"crop": asked.crop}}
