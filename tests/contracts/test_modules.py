@@ -22,6 +22,7 @@ from scanfuse.fusion.dssf import DSSF, DSSFChain
 from scanfuse.fusion.dual_level import AttentionPooling, GatedCrossModal, MeanPooling, SliceAttention, SlicePlace
 from scanfuse.fusion.fusion_mamba_block import FusionMambaBlock
 from scanfuse.fusion.local_global import LocalGlobalGate
+from scanfuse.fusion.source_details import GatedBlock, SourceDetails
 from scanfuse.fusion.sscs import SSCS
 from scanfuse.layers.axial import AxialAttention, AxisAttention
 from scanfuse.layers.conv import DGCB, EnlargingConv
@@ -42,6 +43,7 @@ MAP = (2, 5, 6, 16)
 VOLUME = (2, 2, 3, 4, 16)
 SEQUENCE = (2, 30, 16)
 IMAGE = (2, 16, 5, 6)
+PIXELS, WIDE = (2, 1, 8, 10), (2, 16, 8, 10)
 CUBOID = (2, 16, 3, 4, 5)
 LEVELS = [(2, 16, 8, 12), (2, 32, 4, 6), (2, 64, 2, 3)]
 CROSS = routes.cross(5, 6)
@@ -137,9 +139,13 @@ MEMBERS: dict[str, list[Case]] = {
     ],
     "fusion.local_global": [(lambda: LocalGlobalGate(16), [MAP, MAP], [])],
     "fusion.pixel": [],  # rules on pixels, nothing to learn
+    "fusion.source_details": [
+        (lambda: GatedBlock(16, dilation=2), [IMAGE], []),
+        (lambda: SourceDetails(context=16, width=8, dilations=(1, 2), levels=2), [PIXELS, PIXELS, WIDE], []),
+    ],
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }
-NUM_MODULES = 42
+NUM_MODULES = 44
 CASES = [(name, index) for name, cases in MEMBERS.items() for index in range(len(cases))]
 
 

@@ -44,7 +44,7 @@ Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and i
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -109,7 +109,7 @@ class ModelConfig(Section):
     detail_levels: int = Field(4, ge=1, le=8, description="scales of the details: 1, 2, 4, ... pixels")
 
     @model_validator(mode="after")
-    def _no_option_without_effect(self) -> Self:
+    def _no_option_without_effect(self) -> "ModelConfig":
         if self.head == "sigmoid":
             for name in ("detail_width", "detail_dilations", "detail_levels"):
                 if getattr(self, name) != type(self).model_fields[name].default:
