@@ -67,6 +67,17 @@ def test_it_fuses_in_the_first_minute(source: str, head: dict[str, Path], tmp_pa
     assert all(ours[name] > brightest[name] for name in names), (ours, brightest)
 
 
+def test_each_source_can_be_stretched_by_itself(head: dict[str, Path]) -> None:
+    found = []
+    for stretch in ("pair", "each"):
+        predictor = scanfuse.load(
+            "pretrained/clinicalfmamba", device="cpu", adjusted={"pair": "SPECT-MRI", "stretch": stretch}
+        )
+        assert set(predictor.changed) == ({"pair"} if stretch == "pair" else {"pair", "stretch"})
+        found.append(predictor.predict(spect=head["SPECT"], mri=head["MRI"]).luminance)
+    assert np.abs(found[0] - found[1]).max() > 5
+
+
 def test_a_folder_of_that_name_goes_first(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("pretrained/clinicalfmamba").mkdir(parents=True)

@@ -81,6 +81,7 @@ KINDS: dict[str, tuple[Callable[[int], Inputs], Callable[[Path], Path]]] = {
 }
 # Files of the folder that are parts of a kind.
 PARTS = {
+    "epochs": "image_pairs",
     "fitted_table": "image_table",
     "tabled": "image_table",
     "grids": "volumes",

@@ -110,6 +110,9 @@ def test_an_evaluation_by_other_windows_says_so(run: Path, brains: Path, tmp_pat
     notes = json_of(tmp_path / "small" / "evaluation.json")["notes"]
     assert "computed with window 12, overlap 0.5, not as the runs were trained" in notes
     assert not any("computed with" in note for note in json_of(tmp_path / "own" / "evaluation.json")["notes"])
+    trained = scanfuse.load(run, device="cpu").system.config.prediction.window
+    assert main([*words, str(tmp_path / "same"), "--window", str(trained)]) == 0
+    assert not any("computed with" in note for note in json_of(tmp_path / "same" / "evaluation.json")["notes"])
     assert "No such option: --routes" in fails([*words, "x", "--routes", "axial"], capsys)
     assert "--window" in fails([*words, "x", "--windw", "12"], capsys)
 

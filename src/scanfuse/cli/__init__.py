@@ -151,7 +151,6 @@ def _evaluate(
         by=by,
         each_missing=each_missing,
         perturbed=perturb,
-        adjusted=adjusted,
         quiet=quiet,
     )
     if not quiet:

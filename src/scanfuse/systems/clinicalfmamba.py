@@ -170,6 +170,8 @@ class Decoder(nn.Module):
 class Model(nn.Module):
     """The whole network: a, b (batch, 1, h, w) in [0, 1] -> fused (batch, 1, h, w) in (0, 1), any h and w.
 
+    With the head of details the result is in [0, 1]: black and white are reached.
+
     Raises:
         ValueError: the two images differ in shape or do not have one channel.
     """

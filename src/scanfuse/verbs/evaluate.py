@@ -34,7 +34,6 @@ def evaluate(
     by: Sequence[str] = (),
     each_missing: bool = False,
     perturbed: bool = False,
-    adjusted: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> Evaluation:
     """Scores runs and the system's baselines on the same samples.
@@ -57,7 +56,6 @@ def evaluate(
             is usually reported by.
         each_missing: also with each input missing in turn, where the system knows missing inputs.
         perturbed: also on samples spoilt on purpose, where the input kind knows how.
-        adjusted: settings with which the runs were loaded in place of their own, for the notes.
         quiet: no progress.
 
     Raises:
@@ -78,7 +76,7 @@ def evaluate(
             raise UserError("Tables with inputs missing or spoilt are made of single runs: name one fold.")
         methods = {name: predictors[name].method(part, quiet=quiet) for name, part in parts.items()}
         found = task.evaluate_folds(methods, parts, Asked(split, ensemble, by, rows, quiet))
-        found.notes.extend(_changed(adjusted))
+        found.notes.extend(_changed(predictors))
         return _written(found, home or first.run.path, out, f"out-of-fold-{split}")
     chosen = choose(predictors, data, split)
     methods = {
@@ -86,7 +84,7 @@ def evaluate(
         for name, predictor in predictors.items()
     }
     found = task.evaluate(methods, chosen.manifest, Asked(chosen.name, ensemble, by, rows, quiet))
-    found.notes.extend(_changed(adjusted))
+    found.notes.extend(_changed(predictors))
     own = f"external-{file_name(Path(data).resolve().name)}" if chosen.name == "external" else chosen.name
     found = _written(found, home or first.run.path, out, f"ensemble-{own}" if ensemble else own)
     if found.folder is not None and can_explain(first.system) and not ensemble:
@@ -94,9 +92,10 @@ def evaluate(
     return found
 
 
-def _changed(adjusted: Mapping[str, str] | None) -> list[str]:
+def _changed(predictors: Mapping[str, Predictor]) -> list[str]:
     """The note that a table of changed settings carries."""
-    said = ", ".join(f"{name} {value}" for name, value in (adjusted or {}).items())
+    changed = {name: value for predictor in predictors.values() for name, value in predictor.changed.items()}
+    said = ", ".join(f"{name} {value}" for name, value in changed.items())
     return [f"computed with {said}, not as the runs were trained"] if said else []
 
 

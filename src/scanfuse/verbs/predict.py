@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,6 +53,7 @@ class Predictor:
         run: the run folder.
         system: the system with the best weights, in evaluation mode.
         device: where it computes.
+        changed: the adjusted settings whose value is another one than in the training.
 
     Args:
         run: the run folder.
@@ -64,8 +65,9 @@ class Predictor:
         content = run.config()
         system_type = systems.load(content.get("system"))
         self.run = run
-        changes = _changes(system_type, adjusted or {})
-        self.system = systems.build(configuration.build(system_type.Config, content, changes))
+        config = configuration.build(system_type.Config, content, _changes(system_type, adjusted or {}))
+        self.changed = _different(configuration.build(system_type.Config, content), config, adjusted or {})
+        self.system = systems.build(config)
         _load_weights(self.system.model, run)
         self.system.data.restore(run.load_fitted())
         self.system.task.restore(run.fitted_on_validation())
@@ -465,6 +467,13 @@ def _changes(system_type: type[systems.System], adjusted: Mapping[str, str]) -> 
                 f"--{flag} was settled by the training; a run lets you change {_both(allowed) or 'nothing'}."
             )
     return nested([leaf for leaf in leaves(system_type.Config) if leaf.flag in allowed], adjusted)
+
+
+def _different(trained: Any, config: Any, adjusted: Mapping[str, str]) -> dict[str, str]:
+    """The adjusted settings that changed something."""
+    flags = leaves(type(config))
+    before, after = ({leaf.flag: reduce(getattr, leaf.path, each) for leaf in flags} for each in (trained, config))
+    return {flag: text for flag, text in adjusted.items() if before[flag] != after[flag]}
 
 
 def _load_weights(model: nn.Module, run: Run) -> None:

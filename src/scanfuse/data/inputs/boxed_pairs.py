@@ -25,7 +25,6 @@ from PIL import Image as PillowImage
 from PIL import ImageDraw
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from scanfuse.config import Section
 from scanfuse.data import check
@@ -35,6 +34,7 @@ from scanfuse.data.boxed_pairs import listed
 from scanfuse.data.boxed_videos import is_video, listed_videos
 from scanfuse.data.boxes import Boxes
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.slices import slice_of
 from scanfuse.data.layouts import Request, open_manifest
 from scanfuse.data.manifest import Manifest, Row
@@ -197,7 +197,7 @@ class BoxedPairs:
         return np.concatenate(columns, axis=1)
 
 
-class BoxedPairDataset(Dataset[dict[str, Any]]):
+class BoxedPairDataset(EpochDataset):
     """The pairs of a manifest (pass `manifest.subset("train")` for one split); see the module for a sample.
 
     What is drawn for sample `index` depends on (seed, epoch, index) alone. Pictures are shrunk to the network's size
@@ -225,6 +225,7 @@ class BoxedPairDataset(Dataset[dict[str, Any]]):
         seed: int,
         epochs: int,
     ) -> None:
+        super().__init__()
         self.settings, self.classes, self.train, self.seed, self.epochs = settings, classes, train, seed, epochs
         self._rows = list(manifest.rows)
         self._boxes = [boxes_of(row.target, classes) for row in self._rows]
@@ -235,8 +236,6 @@ class BoxedPairDataset(Dataset[dict[str, Any]]):
         self.colour = ColourJitter(settings.hue, settings.saturation, settings.value)
         self.heat = ThermalJitter(settings.contrast, settings.brightness)
         self.dropout = SensorDropout(settings.rgb_dropout, settings.ir_dropout)
-        # Shared memory: workers that outlive an epoch must see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -250,16 +249,12 @@ class BoxedPairDataset(Dataset[dict[str, Any]]):
         """The row of a sample."""
         return self._rows[index]
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose augmentation is drawn."""
-        self._epoch.fill_(epoch)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
         row, size = self._rows[index], self.settings.size
         pair, present = self._pair(index)
         if not self.train:
             return _fitted(pair, present, size, row, self._boxes[index] if row.target else None, self._scale(index))
-        epoch = int(self._epoch)
+        epoch = self.epoch
         random = np.random.default_rng([self.seed, epoch, index])
         if epoch < self.epochs - self.settings.close_mosaic and random.random() < self.settings.mosaic:
             others = random.integers(len(self._rows), size=3)

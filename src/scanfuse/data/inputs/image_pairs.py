@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, field_validator
-from torch.utils.data import Dataset
 
 from scanfuse.data import check, layouts
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.registered import PairedSettings, common_size, refuse_fitted
 from scanfuse.data.inputs.slices import checked_slice, chosen, slice_of, with_slices
 from scanfuse.data.manifest import Manifest, Row
@@ -113,7 +113,7 @@ class ImagePairs:
         return pair_sample(inputs, id=id, slices=chosen(self.settings.slice))
 
 
-class ImagePairDataset(Dataset[dict[str, Any]]):
+class ImagePairDataset(EpochDataset):
     """Registered modalities of one manifest (all of its rows: pass `manifest.subset("train")` for one split).
 
     A sample is a dict: every modality by name, float32 (C, H, W) in [0, 1] with C 1 or 3 (zeros where it is
@@ -153,6 +153,7 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
         keep_images: bool = True,
         complete: bool = False,
     ) -> None:
+        super().__init__()
         if crop is not None and crop < 1:
             raise UserError(f"crop must be at least 1 pixel, not {crop}.")
         self.manifest = manifest
@@ -163,8 +164,6 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
         self.complete = complete
         self._rows = list(manifest.rows)
         self._cache: dict[tuple[int, str], Image] | None = {} if cache else None
-        # Shared memory: workers that outlive an epoch must see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -177,15 +176,6 @@ class ImagePairDataset(Dataset[dict[str, Any]]):
     def targets(self) -> list[str]:
         """The target text of every sample in order."""
         return [row.target for row in self._rows]
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose crops and flips are drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose crops and flips are drawn."""
-        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self._rows[index]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from scanfuse.data.folds import FoldConfig, with_fold
+from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.registered import SourceSettings
 from scanfuse.data.labels import Labels
 from scanfuse.data.layouts import Incomplete
@@ -138,7 +138,7 @@ def open_labelled(
     return with_fold(manifest, labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
 
 
-class LabelledDataset(Dataset[dict[str, Any]]):
+class LabelledDataset(EpochDataset):
     """The samples of a manifest. A sample is a dict: every input by name, float32 (c, *places) in [0, 1], zeros where
     it is missing; "present" {input: bool}; "target" and "mask" (k,); "meta": id, study, group, target (text), paths,
     and what `read` adds.
@@ -170,6 +170,7 @@ class LabelledDataset(Dataset[dict[str, Any]]):
         seed: int,
         cache_mb: float,
     ) -> None:
+        super().__init__()
         self.manifest, self.labels, self.shape, self.seed = manifest, labels, shape, seed
         self._read, self._move = read, move
         self._rows = list(manifest.rows)
@@ -177,20 +178,9 @@ class LabelledDataset(Dataset[dict[str, Any]]):
             labels.encode(text)
         self._cache: dict[int, Fit] = {}
         self._room = cache_mb * 2**20
-        # Shared memory: workers that outlive an epoch must see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose movement is drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose movement is drawn."""
-        self._epoch.fill_(epoch)
 
     def row(self, index: int) -> Row:
         """The row of a sample."""

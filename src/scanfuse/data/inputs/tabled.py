@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from jaxtyping import Float32
-from torch.utils.data import Dataset
 
+from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.manifest import Manifest, Row, Rows
 from scanfuse.data.transforms.table import Table
 from scanfuse.errors import UserError
@@ -24,7 +23,7 @@ class MakeSample(Protocol):
         """The sample of a row; with `random`, moved by it."""
 
 
-class TabledDataset(Dataset[dict[str, Any]]):
+class TabledDataset(EpochDataset):
     """The samples of a manifest whose further columns are a table.
 
     What is drawn for a sample depends on (seed, epoch, index) alone: first which input is taken away, if both are
@@ -54,23 +53,14 @@ class TabledDataset(Dataset[dict[str, Any]]):
         train: bool,
         seed: int,
     ) -> None:
+        super().__init__()
         self.train, self.seed, self._drop = train, seed, drop
         self._read, self._make = read, make
         self._rows = Rows(manifest)
         self._values, self._wrong = table.encode(manifest.table)
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on must see the next one
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose augmentation is drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose augmentation is drawn."""
-        self._epoch.fill_(epoch)
 
     def row(self, index: int) -> Row:
         """The row of a sample."""

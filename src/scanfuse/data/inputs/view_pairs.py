@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from scanfuse.data import check
 from scanfuse.data.folds import FoldConfig, with_fold
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.pairing import Pairing, pairs_of, roles_of
 from scanfuse.data.inputs.registered import refuse_fitted
 from scanfuse.data.inputs.slices import chosen, slice_of, with_slices
@@ -104,7 +104,7 @@ class ViewPairs:
         return view_sample(inputs, letterbox=self.settings.letterbox, labels=self.labels, id=id, slices=slices)
 
 
-class ViewDataset(Dataset[dict[str, Any]]):
+class ViewDataset(EpochDataset):
     """View pairs of all studies of a manifest (pass `manifest.subset("train")` for one split).
 
     A sample is a dict:
@@ -152,6 +152,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         cache_mb: float = 512.0,
     ) -> None:
+        super().__init__()
         if not 0 <= view_dropout <= 1 or cache_mb < 0:
             raise UserError(f"view_dropout is a chance and cache_mb not negative; got {view_dropout} and {cache_mb}.")
         self.manifest = manifest
@@ -173,20 +174,9 @@ class ViewDataset(Dataset[dict[str, Any]]):
         different = {text: self.labels.encode(text) for text in dict.fromkeys(row.target for row in self._rows)}
         self._encoded = [different[row.target] for row in self._rows]
         self._cache = _Cache(int(cache_mb * 2**20))
-        # Shared memory: workers that outlive an epoch must see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self._rows) if self.one_per_study else len(self.pairs)
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose movement, dropout and pairs are drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose movement, dropout and pairs are drawn."""
-        self._epoch.fill_(epoch)
 
     def row(self, index: int) -> Row:
         """The study of a sample."""

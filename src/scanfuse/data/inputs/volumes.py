@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from torch.utils.data import Dataset
 
 from scanfuse.data import check, layouts
 from scanfuse.data.inputs import Fitted
+from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.grids import GridSettings, box_around, given_volume, on_one_grid, volumes_of
 from scanfuse.data.inputs.registered import PairedSettings, refuse_fitted
 from scanfuse.data.manifest import Manifest, Row
@@ -106,7 +106,7 @@ class VolumePairs:
         return volume_sample(inputs, self.settings, id=id)
 
 
-class VolumeDataset(Dataset[dict[str, Any]]):
+class VolumeDataset(EpochDataset):
     """Registered volumes of one manifest (all of its rows: pass `manifest.subset("train")` for one split).
 
     A sample is a dict: every modality by name, float32 (1, D, H, W) in [0, 1]; "present"; "meta": {"id", "group",
@@ -128,6 +128,7 @@ class VolumeDataset(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, manifest: Manifest, settings: VolumeSettings, *, seed: int, train: bool) -> None:
+        super().__init__()
         self.manifest = manifest
         self.settings = settings
         self.seed = seed
@@ -136,8 +137,6 @@ class VolumeDataset(Dataset[dict[str, Any]]):
         self._times = settings.patches if train else 1
         self._room = settings.cache_mb * 2**20 if train else 0.0
         self._cache: dict[int, dict[str, np.ndarray]] = {}
-        # Shared memory: workers that outlive an epoch must see the next one.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self._rows) * self._times
@@ -150,15 +149,6 @@ class VolumeDataset(Dataset[dict[str, Any]]):
     def targets(self) -> list[str]:
         """The target text of every sample in order."""
         return [self.row(index).target for index in range(len(self))]
-
-    @property
-    def epoch(self) -> int:
-        """The epoch whose patches are drawn."""
-        return int(self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch whose patches are drawn."""
-        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not self.train:

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from scanfuse.tasks.fuse.loss import FusionLoss
+from scanfuse.tasks.fuse.loss import FusionLoss, gaussian_mean, sobel
 
 __all__ = ["ImageFusionLoss", "edge_transfer", "false_edges", "information"]
 
@@ -90,11 +90,11 @@ def edge_transfer(
     fused: Float[Tensor, "b 1 h w"], a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"]
 ) -> Tensor:
     """Q of Xydeas and Petrovic: a scalar, 0 to about 0.98."""
-    gradient_f = _sobel(fused)
+    gradient_f = sobel(fused)
     strength_f = _length(gradient_f)
     kept = weight = fused.new_zeros(())
     for source in (a, b):
-        gradient = _sobel(source)
+        gradient = sobel(source)
         strength = _length(gradient)
         relative = torch.minimum(strength, strength_f) / (torch.maximum(strength, strength_f) + 1e-4)
         cosine = (gradient * gradient_f).sum(1).abs() / (strength * strength_f)
@@ -107,13 +107,8 @@ def edge_transfer(
 
 def false_edges(fused: Float[Tensor, "b 1 h w"], a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"]) -> Tensor:
     """Gradient beyond the stronger one of the sources, over the sum of the stronger ones: a scalar, 0 or more."""
-    strongest = torch.maximum(_length(_sobel(a)), _length(_sobel(b)))
-    return F.relu(_length(_sobel(fused)) - strongest).sum() / (strongest.sum() + 1e-3)
-
-
-def _sobel(image: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 2 h w"]:
-    x = image.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
-    return F.conv2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), torch.stack([x, x.T]).unsqueeze(1))
+    strongest = torch.maximum(_length(sobel(a)), _length(sobel(b)))
+    return F.relu(_length(sobel(fused)) - strongest).sum() / (strongest.sum() + 1e-3)
 
 
 def _length(gradient: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "b h w"]:
@@ -124,9 +119,5 @@ def _smooth(images: Float[Tensor, "b k h w"], size: int) -> Float[Tensor, "b k h
     """Gaussian mean over windows that lie inside, sigma = size / 5; what is smaller than it stays as it is."""
     if min(images.shape[2:]) < size:
         return images
-    offsets = torch.arange(size, device=images.device, dtype=images.dtype) - size // 2
-    weights = torch.exp(-(offsets**2) / (2 * (size / 5) ** 2))
-    weights = weights / weights.sum()
-    flat = images.flatten(0, 1).unsqueeze(1)
-    flat = F.conv2d(F.conv2d(flat, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
+    flat = gaussian_mean(images.flatten(0, 1).unsqueeze(1), size, size / 5)
     return flat.view(*images.shape[:2], *flat.shape[2:])

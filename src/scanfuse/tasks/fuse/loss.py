@@ -24,7 +24,7 @@ from torch import Tensor
 
 from scanfuse.config import Section
 
-__all__ = ["FusionLoss", "fusion_loss", "sobel_magnitude", "ssim_pair"]
+__all__ = ["FusionLoss", "fusion_loss", "gaussian_mean", "sobel", "sobel_magnitude", "ssim_pair"]
 
 _WINDOW = 11
 _SIGMA = 1.5
@@ -90,6 +90,11 @@ def sobel_magnitude(image: Float[Tensor, "b 1 *sides"]) -> Float[Tensor, "b 1 *s
     For volumes |Sobel_x| + |Sobel_y| + |Sobel_z|, each smoothed by [1, 2, 1] / 4 along the further side, so that a
     volume of equal slices has the magnitude of its slice.
     """
+    return sobel(image).abs().sum(1, keepdim=True)
+
+
+def sobel(image: Float[Tensor, "b 1 *sides"]) -> Float[Tensor, "b k *sides"]:
+    """The parts of the Sobel gradient along each side, x first, with replicated borders: see `sobel_magnitude`."""
     x = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=image.device)
     num_dims = image.ndim - 2
     if num_dims == 2:
@@ -99,7 +104,7 @@ def sobel_magnitude(image: Float[Tensor, "b 1 *sides"]) -> Float[Tensor, "b 1 *s
         along_w = further[:, None, None] * x
         kernels, conv = torch.stack([along_w, along_w.transpose(1, 2), along_w.transpose(0, 2)]), F.conv3d
     kernels = kernels.unsqueeze(1).to(image.dtype)
-    return conv(F.pad(image, (1, 1) * num_dims, mode="replicate"), kernels).abs().sum(1, keepdim=True)
+    return conv(F.pad(image, (1, 1) * num_dims, mode="replicate"), kernels)
 
 
 def ssim_pair(
@@ -117,7 +122,7 @@ def ssim_pair(
         fused, a, b = (F.pad(image, padding, mode="replicate") for image in (fused, a, b))
     # One blur over all maps: the moments of F serve both sources.
     maps = [fused, a, b, fused * fused, a * a, b * b, fused * a, fused * b]
-    mean_f, mean_a, mean_b, ff, aa, bb, fa, fb = _blur(torch.cat(maps)).chunk(len(maps))
+    mean_f, mean_a, mean_b, ff, aa, bb, fa, fb = gaussian_mean(torch.cat(maps), _WINDOW, _SIGMA).chunk(len(maps))
     variance_f = ff - mean_f * mean_f
     first = _ssim(mean_f, mean_a, variance_f, aa - mean_a * mean_a, fa - mean_f * mean_a)
     second = _ssim(mean_f, mean_b, variance_f, bb - mean_b * mean_b, fb - mean_f * mean_b)
@@ -130,11 +135,12 @@ def _ssim(mean_x: Tensor, mean_y: Tensor, var_x: Tensor, var_y: Tensor, covarian
     return (luminance * structure).mean()
 
 
-def _blur(images: Tensor) -> Tensor:
-    offsets = torch.arange(_WINDOW, device=images.device, dtype=images.dtype) - _WINDOW // 2
-    weights = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
+def gaussian_mean(images: Float[Tensor, "n 1 *sides"], size: int, sigma: float) -> Float[Tensor, "n 1 *inner"]:
+    """Means under Gaussian windows `size` wide that lie inside."""
+    offsets = torch.arange(size, device=images.device, dtype=images.dtype) - size // 2
+    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
     weights = weights / weights.sum()
     conv = F.conv2d if images.ndim == 4 else F.conv3d
     for side in reversed(range(2, images.ndim)):
-        images = conv(images, weights.view([_WINDOW if place == side else 1 for place in range(images.ndim)]))
+        images = conv(images, weights.view([size if place == side else 1 for place in range(images.ndim)]))
     return images
