@@ -88,6 +88,9 @@ class TrainConfig(Section):
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 switches averaging off")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 = automatic mixed precision")
     patience: int = Field(0, ge=0, le=1_000_000, description="epochs without improvement before stopping; 0 = never")
+    start_from: str = Field(
+        "", description="run whose weights the training starts from, or pretrained/NAME; none if empty"
+    )
     seed: int = Field(
         3407, ge=0, le=2**32 - 1, description="seed of weights, data order and augmentation; numpy takes 32 bits"
     )

@@ -213,3 +213,25 @@ def test_blur_lowers_sharpness():
     blurred = gaussian_filter(sharp, 1.5)
     for name in ("sd", "sf", "ag"):
         assert value(name, blurred, sharp, sharp) < value(name, sharp, sharp, sharp)
+
+
+def _piq_inputs(shape: tuple[int, int]) -> tuple[list, torch.Tensor, torch.Tensor]:
+    f, a, b = (textured(*shape, seed) for seed in (4, 5, 6))
+    f = (a + b + f) / 3
+    return [f, a, b], torch.from_numpy(np.stack([f, f])[:, None]), torch.from_numpy(np.stack([a, b])[:, None])
+
+
+@pytest.mark.parametrize("shape", [(161, 161), (176, 201), (201, 170), (256, 256)])
+def test_ms_ssim_equals_piq(shape):
+    images, x, y = _piq_inputs(shape)
+    assert value("ms_ssim", *images) == pytest.approx(float(piq.multi_scale_ssim(x, y, data_range=255.0)), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (61, 80), (70, 63), (33, 45), (400, 410)])
+def test_fsim_equals_piq(shape):
+    """piq takes the lower one of the two middle values as the median, the authors' program and ours their mean."""
+    images, x, y = _piq_inputs(shape)
+    expected = float(piq.fsim(x, y, data_range=255.0, chromatic=False))
+    assert value("fsim", *images) == pytest.approx(expected, abs=1e-12 if all(n % 2 for n in shape) else 5e-5)
+    assert value("fsim", images[1], images[2], images[0]) != value("fsim", *images)
+    assert value("fsim", *images) == pytest.approx(expected, abs=5e-5)  # whatever was computed in between

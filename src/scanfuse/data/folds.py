@@ -13,7 +13,7 @@ from scanfuse.data.labels import Labels
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
 
-__all__ = ["FoldConfig", "assign_folds", "strata", "with_fold"]
+__all__ = ["FoldConfig", "assign_folds", "folded", "strata", "with_fold"]
 
 
 class FoldConfig(Section):
@@ -84,7 +84,18 @@ def assign_folds(
     return assigned
 
 
-def with_fold(manifest: Manifest, labels: Labels, *, folds: int, fold: int, seed: int = 0) -> Manifest:
+def folded(manifest: Manifest, folds: FoldConfig, labels: Labels | None = None) -> Manifest:
+    """The manifest with the splits of this part of a cross-validation; as it is without one.
+
+    Args:
+        labels: what the targets mean, which are then as frequent in every part; None: targets do not matter.
+    """
+    if not folds.folds:
+        return manifest
+    return with_fold(manifest, labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+
+
+def with_fold(manifest: Manifest, labels: Labels | None, *, folds: int, fold: int, seed: int = 0) -> Manifest:
     """The manifest with the splits of one run of a cross-validation.
 
     With test samples: these stay, fold number `fold` of the rest validates; the runs together are an ensemble.
@@ -97,13 +108,14 @@ def with_fold(manifest: Manifest, labels: Labels, *, folds: int, fold: int, seed
     if not 0 <= fold < folds:
         raise UserError(f"There is no fold {fold}: with --folds {folds} they are 0 to {folds - 1}.")
     if manifest.is_leaky:
-        raise UserError("The published split of this data set is leaky; use --split case for a cross-validation.")
+        raise UserError("The published split of this data set is leaky; leave --split out for a cross-validation.")
     table = manifest.table
     fixed = (table["split"] == "test").to_numpy()
     if not fixed.any() and folds < 3:
         raise UserError("Without test samples a cross-validation needs --folds 3: one to test, one to validate.")
     rest = table[~fixed]
-    number = assign_folds(list(rest["group"]), strata(list(rest["target"]), labels), folds=folds, seed=seed)
+    alike = np.zeros(len(rest), int) if labels is None else strata(list(rest["target"]), labels)
+    number = assign_folds(list(rest["group"]), alike, folds=folds, seed=seed)
     split = np.full(len(table), "test", object)
     if fixed.any():
         split[~fixed] = np.where(number == fold, "val", "train")

@@ -62,6 +62,7 @@ from scanfuse.backbones.fmamba import (
     padded,
 )
 from scanfuse.config import Section, TrainConfig
+from scanfuse.data.folds import FoldConfig
 from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
 from scanfuse.fusion.channel_attention import CMCA, neighbourhoods
 from scanfuse.fusion.source_details import SourceDetails
@@ -238,6 +239,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     data: PairSettings = PairSettings()
     loss: ImageFusionLoss = ImageFusionLoss()
+    folds: FoldConfig = FoldConfig()
     output: OutputSettings = OutputSettings()
     train: TrainConfig = TrainConfig()
 
@@ -265,7 +267,7 @@ class System:
 
     def __init__(self, config: _Config) -> None:
         self.config = config
-        self.data = ImagePairs(config.data, seed=config.train.seed)
+        self.data = ImagePairs(config.data, seed=config.train.seed, folds=config.folds)
         self.images = Images(config.data.stretch)
         self.task = Fusion(config.data.modalities, loss=config.loss, medium=self.images, output=config.output)
         self.model = Model(config.model)

@@ -59,6 +59,7 @@ from scanfuse.backbones.fmamba import (
     padded,
 )
 from scanfuse.config import Section, TrainConfig
+from scanfuse.data.folds import FoldConfig
 from scanfuse.data.inputs.volumes import VolumePairs, VolumeSettings
 from scanfuse.fusion.channel_attention import CMCA
 from scanfuse.layers.conv import Norm
@@ -172,6 +173,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     data: VolumeSettings = VolumeSettings()
     loss: FusionLoss = FusionLoss()
+    folds: FoldConfig = FoldConfig()
     output: OutputSettings = OutputSettings()
     prediction: SlidingWindow = SlidingWindow()
     train: TrainConfig = TrainConfig()
@@ -205,7 +207,7 @@ class System:
 
     def __init__(self, config: _Config) -> None:
         self.config = config
-        self.data = VolumePairs(config.data, seed=config.train.seed)
+        self.data = VolumePairs(config.data, seed=config.train.seed, folds=config.folds)
         self.task = Fusion(config.data.modalities, loss=config.loss, medium=Volumes(), output=config.output)
         self.model = Model(config.model)
 

@@ -53,6 +53,7 @@ from scanfuse.backbones import yolo, yolov8_checkpoint
 from scanfuse.backbones.timm_pyramid import TimmPyramid
 from scanfuse.backbones.yolo import YOLOBackbone, YOLOConfig
 from scanfuse.config import Section, TrainConfig
+from scanfuse.data.folds import FoldConfig
 from scanfuse.data.inputs.boxed_pairs import SENSORS, BoxedPairs, BoxSettings
 from scanfuse.errors import UserError
 from scanfuse.explain.gradcam import Method, Target, grad_cam
@@ -222,6 +223,7 @@ class Config(Section):
     task: DetectionSettings = DetectionSettings()
     loss: DetectionLoss = DetectionLoss()
     selection: Selection = Selection()
+    folds: FoldConfig = FoldConfig()
     train: TrainConfig = TrainConfig()
 
 
@@ -257,7 +259,10 @@ class System:
         data = config.data
         if len(config.model.sensors) == 1:  # there is nothing to learn from a sample without its only sensor
             data = data.model_copy(update={"rgb_dropout": 0.0, "ir_dropout": 0.0})
-        self.data = BoxedPairs(data, classes=self.task.classes, seed=config.train.seed, epochs=config.train.epochs)
+        train = config.train
+        self.data = BoxedPairs(
+            data, classes=self.task.classes, seed=train.seed, epochs=train.epochs, folds=config.folds
+        )
 
     @staticmethod
     def completed(config: _Config, root: Path) -> _Config:

@@ -14,7 +14,7 @@ from scanfuse.ops.selective_scan import available_backends, resolve_backend
 
 __all__ = ["environment", "report", "self_test"]
 
-_PACKAGES = ("scanfuse", "torch", "numpy", "numba", "triton", "accelerate", "piq", "scikit-image", "safetensors")
+_PACKAGES = ("scanfuse", "torch", "numpy", "numba", "triton", "accelerate", "scikit-image", "safetensors")
 
 
 def environment() -> dict[str, Any]:

@@ -19,11 +19,11 @@ from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
 from scanfuse.verbs.predict import Predictor
 
-__all__ = ["Chosen", "Split", "choose", "is_cross_validation", "leakage", "out_of_fold"]
+__all__ = ["MUST_NOT_SHARE", "Chosen", "Split", "choose", "is_cross_validation", "leakage", "out_of_fold"]
 
 Split = Literal["test", "val", "train", "all"]
 
-_CHOSEN = {"test": ("train", "val"), "val": ("train",)}
+MUST_NOT_SHARE = {"test": ("train", "val"), "val": ("train",)}
 """Split -> the splits whose patients must not be in it."""
 
 
@@ -169,7 +169,7 @@ def _assigned(
 def is_cross_validation(predictors: Mapping[str, Predictor], split: Split) -> bool:
     """True if each sample is in that split of exactly one run, apart from samples that all runs leave to the test."""
     recorded = [predictor.run.split() for predictor in predictors.values()]
-    if len(recorded) < 2 or split not in _CHOSEN:
+    if len(recorded) < 2 or split not in MUST_NOT_SHARE:
         return False
     if any(set(table["id"]) != set(recorded[0]["id"]) for table in recorded):
         return False
@@ -195,7 +195,7 @@ def out_of_fold(predictors: Mapping[str, Predictor], data: str | Path, split: Sp
         mine = [id in held_out and id in each.split for id in manifest.table["id"]]
         table = manifest.table[mine].assign(split=split).reset_index(drop=True)
         missing += len(held_out) - len(table)
-        trained = set(recorded.loc[recorded["split"].isin(_CHOSEN[split]), "group"])
+        trained = set(recorded.loc[recorded["split"].isin(MUST_NOT_SHARE[split]), "group"])
         shared = sorted(trained & set(table["group"]))
         if shared and not any(note.startswith("leaky") for note in notes):
             raise UserError(
@@ -282,7 +282,7 @@ def _times(recorded: list[pd.DataFrame], split: str) -> pd.Series:
 
 def _refusal(first: str, other: str, recorded: dict[str, pd.DataFrame], split: str) -> str:
     text = f"{first} and {other} were trained on different splits: a shared table would mislead."
-    times = _times(list(recorded.values()), split) if split in _CHOSEN else pd.Series([], dtype=int)
+    times = _times(list(recorded.values()), split) if split in MUST_NOT_SHARE else pd.Series([], dtype=int)
     if len(times) and times.max() == 1:
         lacking = int((times == 0).sum())
         text += f" {lacking} sample(s) are in the {split} part of none: give all folds of the cross-validation."

@@ -20,6 +20,7 @@ from scanfuse.pretrained import is_shipped
 from scanfuse.run import Run, new_run, open_run
 from scanfuse.verbs.doctor import environment
 from scanfuse.verbs.fitting import fit_in_one_go
+from scanfuse.verbs.initial import begin
 from scanfuse.verbs.stopping import Interrupted
 from scanfuse.verbs.training import Training
 
@@ -49,8 +50,7 @@ def train(config: Any, data: str | Path, out: str | Path, *, quiet: bool = False
     torch.manual_seed(config.train.seed)
     system = systems.build(config)
     manifest = system.data.open(source)
-    start = systems.ability(system, "start")
-    started_from = start() if start is not None else ""
+    started_from = begin(system, manifest)
     if started_from:
         _log.warning(started_from)  # also where --quiet hides the progress: random weights are never used in silence
     fitted = system.data.prepare(manifest.subset("train"))

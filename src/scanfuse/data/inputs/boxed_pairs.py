@@ -33,6 +33,7 @@ from scanfuse.data.boxed_check import check_boxes
 from scanfuse.data.boxed_pairs import listed
 from scanfuse.data.boxed_videos import is_video, listed_videos
 from scanfuse.data.boxes import Boxes
+from scanfuse.data.folds import FoldConfig, folded
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.slices import slice_of
@@ -64,7 +65,9 @@ class BoxSettings(Section):
     split: Literal["made", "published"] = Field("made", description="published = the data set's own, maybe leaky")
     split_seed: int = Field(0, ge=0, description="seed of the split by scene")
     val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the pairs for validation, whole scenes")
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the pairs for the test, whole scenes")
+    test_fraction: float = Field(
+        0.15, ge=0, lt=1, description="share of the pairs for the test, whole scenes; 0 with --folds: each fold's"
+    )
     group_pattern: str | None = Field(None, description="regular expression that finds the scene in a file's name")
     size: int = Field(
         640, ge=32, le=4096, multiple_of=STRIDE, description="side of the square that the network sees, in pixels"
@@ -113,18 +116,28 @@ class BoxedPairs:
         classes: names of the classes, in the order of their numbers.
         seed: of augmentation.
         epochs: of the training, whose last ones go without mosaic.
+        folds: which part of a cross-validation is opened.
     """
 
     KIND = KIND
     mixed_sizes = False
     modalities: tuple[str, ...]
 
-    def __init__(self, settings: BoxSettings, *, classes: tuple[str, ...], seed: int, epochs: int) -> None:
-        self.settings, self.classes, self.seed, self.epochs = settings, classes, seed, epochs
+    def __init__(
+        self,
+        settings: BoxSettings,
+        *,
+        classes: tuple[str, ...],
+        seed: int,
+        epochs: int,
+        folds: FoldConfig = FoldConfig(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.settings, self.classes, self.seed, self.epochs, self.folds = settings, classes, seed, epochs, folds
         self.modalities = SENSORS
 
     def open(self, root: Path, *, split: bool = True) -> Manifest:
-        return self.settings.open(root, split=split)
+        manifest = self.settings.open(root, split=split)
+        return folded(manifest, self.folds) if split else manifest
 
     def check(self, root: Path) -> list[check.Finding]:
         """Also boxes that were cut or left out, classes that a part lacks, and sensors out of step."""

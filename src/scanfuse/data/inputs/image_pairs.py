@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, field_validator
 
 from scanfuse.data import check, layouts
+from scanfuse.data.folds import FoldConfig, folded
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.registered import PairedSettings, common_size, refuse_fitted
@@ -67,15 +68,23 @@ class ImagePairs:
     Args:
         settings: the section of the configuration.
         seed: of the random crops and flips.
+        folds: which part of a cross-validation is opened.
     """
 
     KIND = KIND
     mixed_sizes = True
     modalities: tuple[str, ...]
 
-    def __init__(self, settings: PairSettings, *, seed: int) -> None:
+    def __init__(
+        self,
+        settings: PairSettings,
+        *,
+        seed: int,
+        folds: FoldConfig = FoldConfig(),  # noqa: B008 (frozen)
+    ) -> None:
         self.settings = settings
         self.seed = seed
+        self.folds = folds
         self.modalities: tuple[str, ...] = settings.modalities
 
     def open(self, root: Path, *, split: bool = True) -> Manifest:
@@ -88,7 +97,7 @@ class ImagePairs:
     def _open(self, root: Path, *, split: bool, incomplete: layouts.Incomplete) -> Manifest:
         wanted: Literal["made", "published"] = "made" if self.settings.split == "case" else "published"
         found = self.settings.opened(root, self.modalities, split=wanted if split else "none", incomplete=incomplete)
-        return with_slices(found, self.settings.slice)
+        return with_slices(folded(found, self.folds) if split else found, self.settings.slice)
 
     def choose_slice(self, text: str) -> None:
         """From here on, takes these slices of volumes and stacks instead of those of the settings."""

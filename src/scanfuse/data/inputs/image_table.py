@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from scanfuse.config import Section
 from scanfuse.data import check, layouts
 from scanfuse.data.cases import IMAGE
-from scanfuse.data.folds import FoldConfig, with_fold
+from scanfuse.data.folds import FoldConfig, folded
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.fitted_table import FittedTable
 from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
@@ -131,9 +131,7 @@ class ImageTable:
 
     def placed(self, manifest: Manifest) -> Manifest:
         """Cases with the splits of the settings as one fold, or a quick test, has them."""
-        folds = self.folds
-        if folds.folds:
-            manifest = with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+        manifest = folded(manifest, self.folds, self.labels)
         return quick_part(manifest, self.settings.split_seed) if self.settings.quick_test else manifest
 
     def check(self, root: Path) -> list[check.Finding]:

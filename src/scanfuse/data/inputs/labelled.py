@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from scanfuse.data.folds import FoldConfig, with_fold
+from scanfuse.data.folds import FoldConfig, folded
 from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.registered import SourceSettings
 from scanfuse.data.labels import Labels
@@ -133,9 +133,7 @@ def open_labelled(
     manifest = settings.read(root, split=split)
     if not split:
         return manifest.with_known_targets(labels)
-    if not folds.folds:
-        return manifest
-    return with_fold(manifest, labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+    return folded(manifest, folds, labels)
 
 
 class LabelledDataset(EpochDataset):

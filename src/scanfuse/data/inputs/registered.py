@@ -28,7 +28,9 @@ class SourceSettings(Section):
     layout: str = Field("auto", description="layout of the folder; auto finds it")
     split_seed: int = Field(0, ge=0, description="seed of the split by patient")
     val_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for validation, whole patients")
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of the samples for the test, whole patients")
+    test_fraction: float = Field(
+        0.15, ge=0, lt=1, description="share of the samples for the test, whole patients; 0 with --folds: each fold's"
+    )
     group_pattern: str | None = Field(None, description="regular expression that finds the patient in a file's name")
 
     @field_validator("layout")

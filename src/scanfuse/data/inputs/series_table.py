@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from scanfuse.config import Section
 from scanfuse.data import check, layouts
-from scanfuse.data.folds import FoldConfig, with_fold
+from scanfuse.data.folds import FoldConfig, folded
 from scanfuse.data.inputs import Fitted, Samples
 from scanfuse.data.inputs.fitted_table import FittedTable
 from scanfuse.data.inputs.layout_settings import LayoutOptions, layout_of
@@ -129,10 +129,7 @@ class SeriesTable:
         manifest = self.settings.open(root, split=split)
         if not split:
             return manifest.with_known_targets(self.labels)
-        if not self.folds.folds:
-            return manifest
-        folds = self.folds
-        return with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+        return folded(manifest, self.folds, self.labels)
 
     def check(self, root: Path) -> list[check.Finding]:
         """Every series is read, and what the table would warn of."""

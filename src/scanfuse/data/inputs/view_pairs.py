@@ -11,7 +11,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from scanfuse.data import check
-from scanfuse.data.folds import FoldConfig, with_fold
+from scanfuse.data.folds import FoldConfig, folded
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.pairing import Pairing, pairs_of, roles_of
@@ -62,10 +62,7 @@ class ViewPairs:
         manifest = with_slices(self.settings.open(root, split=split), self.settings.slice)
         if not split:
             return manifest.with_known_targets(self.labels)
-        folds = self.folds
-        if not folds.folds:
-            return manifest
-        return with_fold(manifest, self.labels, folds=folds.folds, fold=folds.fold, seed=folds.fold_seed)
+        return folded(manifest, self.folds, self.labels)
 
     def choose_slice(self, text: str) -> None:
         """From here on, takes these slices of volumes and stacks instead of those of the settings."""

@@ -7,13 +7,14 @@ background in "meta".
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from scanfuse.data import check, layouts
+from scanfuse.data.folds import FoldConfig, folded
 from scanfuse.data.inputs import Fitted
 from scanfuse.data.inputs.epochs import EpochDataset
 from scanfuse.data.inputs.grids import GridSettings, box_around, given_volume, on_one_grid, volumes_of
@@ -45,15 +46,23 @@ class VolumePairs:
     Args:
         settings: the section of the configuration.
         seed: of the random patches and flips.
+        folds: which part of a cross-validation is opened.
     """
 
     KIND = KIND
     mixed_sizes = True
     modalities: tuple[str, ...]
 
-    def __init__(self, settings: VolumeSettings, *, seed: int) -> None:
+    def __init__(
+        self,
+        settings: VolumeSettings,
+        *,
+        seed: int,
+        folds: FoldConfig = FoldConfig(),  # noqa: B008 (frozen)
+    ) -> None:
         self.settings = settings
         self.seed = seed
+        self.folds = folds
         self.modalities = settings.modalities
 
     def open(self, root: Path, *, split: bool = True) -> Manifest:
@@ -68,7 +77,9 @@ class VolumePairs:
         )
 
     def _open(self, root: Path, *, split: bool, incomplete: layouts.Incomplete) -> Manifest:
-        return self.settings.opened(root, self.modalities, split="made" if split else "none", incomplete=incomplete)
+        wanted: Literal["made", "none"] = "made" if split else "none"
+        found = self.settings.opened(root, self.modalities, split=wanted, incomplete=incomplete)
+        return folded(found, self.folds) if split else found
 
     def prepare(self, training: Manifest) -> Fitted:
         return Fitted()
