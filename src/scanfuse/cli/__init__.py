@@ -87,13 +87,30 @@ def _doctor() -> int:
 
 
 @_commands.command("bench")
-@click.option("--threads", type=int, default=0, help="CPU threads; 0 = leave as it is")
+@click.argument("system", required=False)
+@click.option("--presets", default="", help="of the system, such as base,tiny; all of them if left out")
+@click.option("--size", type=click.IntRange(8, 4096), default=None, help="side of the sample of the system")
+@click.option("--device", default=None, help="cpu, cuda, ...: of the system's networks (default cpu)")
+@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads; 0 = leave as it is")
 @click.option("--out", type=FOLDER, default=None, help="also write the table to this Markdown file")
-def _bench(threads: int, out: Path | None) -> int:
-    """Time the scan backends of this machine side by side."""
-    from scanfuse.verbs import bench
+def _bench(
+    system: str | None, presets: str, size: int | None, device: str | None, threads: int, out: Path | None
+) -> int:
+    """Time the scan backends of this machine side by side, or the networks of a SYSTEM on one sample.
 
-    return bench.run(threads=threads, out=out)
+    The table of a system shows what share of the time goes to scans, convolutions and products. Its outputs are
+    compared with float64 first.
+    """
+    if system is None:
+        if presets or size or device:
+            raise UserError("--presets, --size and --device need a system, such as: scanfuse bench clinicalfmamba")
+        from scanfuse.verbs import bench
+
+        return bench.run(threads=threads, out=out)
+    from scanfuse.verbs import bench_system
+
+    chosen = tuple(name for name in presets.split(",") if name)
+    return bench_system.run(system, presets=chosen, size=size or 0, device=device or "cpu", threads=threads, out=out)
 
 
 @_commands.command("evaluate", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

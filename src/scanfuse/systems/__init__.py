@@ -37,6 +37,7 @@ class Demonstration:
         rivals: plain variants that are trained and compared too: name -> changes of the preset.
         settings: changes of the preset for all of them: what these data need.
         preset: one that trains in minutes without a GPU.
+        timed_size: the option "size" of a phantom on which a speed is worth knowing; 0 = that of the demonstration.
     """
 
     phantom: str
@@ -45,6 +46,7 @@ class Demonstration:
     rivals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     preset: str = "tiny"
+    timed_size: int = 0
 
 
 class System(Protocol):

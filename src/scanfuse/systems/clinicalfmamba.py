@@ -259,6 +259,7 @@ class System:
         quick={"cases": 6, "slices": 1, "size": 64},
         settings={"train": {"epochs": 24}},
         preset="detail",
+        timed_size=256,
     )
     config: _Config
     model: Model

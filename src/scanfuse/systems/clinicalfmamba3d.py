@@ -199,6 +199,7 @@ class System:
         options={"patients": 16, "size": 48},
         quick={"patients": 6, "size": 24},
         rivals={"axial (one route)": {"model": {"routes": "axial"}}},
+        timed_size=64,
     )
     config: _Config
     model: Model

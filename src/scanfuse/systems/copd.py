@@ -227,8 +227,8 @@ class Model(nn.Module):
         means = (maps * inside).sum(dim=(2, 3)) / inside.sum(dim=(2, 3))
         # Slices of the chest are much alike: without their common part taken away a training does not get going.
         learns = self.training and len(means) > 1
-        means = means.float()
         centre = self.centre
+        means = means.to(centre.weight.dtype)
         vectors = self.slice(
             F.batch_norm(
                 means,
