@@ -133,6 +133,29 @@ def test_extreme_step_sizes_and_decays(backend: str) -> None:
     )
 
 
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("softplus", [True, False])
+def test_decay_and_growth_in_many_blocks(backend: str, softplus: bool) -> None:
+    """More channels than are taken together, some of which grow; without softplus steps may be negative, too."""
+    inputs = {name: x.float() for name, x in case(70, 300, 5, batch=1, k=2).items()}
+    inputs["A"][0, 17, 3] = inputs["A"][1, 150, 4] = inputs["A"][1, 299, 0] = 0.3
+    options = {"orders": some_orders(2, 70), "delta_softplus": softplus}
+    if not softplus:
+        inputs |= {name: 0.01 * inputs[name] for name in ("delta", "delta_bias")}
+    exact = {name: x.double() for name, x in inputs.items()}
+    found = results(scan_routes, inputs, backend=backend, **options)
+    assert_close(found, results(scan_routes, exact, backend="reference", **options), 1e-5)
+
+
+def test_growth_beyond_all_numbers_is_infinite_in_one_of_many_blocks() -> None:
+    inputs = {name: x.float() for name, x in case(20, 100, 4, batch=1).items()}
+    inputs["A"][0, 50, 2] = 3000.0
+    y = scan_routes(**inputs, backend="cpu")
+    assert not y[..., 50].isfinite().all()
+    others = [channel for channel in range(100) if channel != 50]
+    assert y[..., others].isfinite().all()
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nan_and_overflow_are_not_hidden(backend: str) -> None:
     inputs = {name: x.float() for name, x in case(20, 16, 4, batch=1).items()}

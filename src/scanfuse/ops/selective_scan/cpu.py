@@ -168,7 +168,7 @@ def _kernels() -> _Kernels:
     it in the key.
     """
     here = Path(__file__).parent
-    text = b"".join((here / name).read_bytes() for name in ("simd.py", "kernels.py", "arrangement.py"))
+    text = b"".join((here / name).read_bytes() for name in ("simd.py", "chunks.py", "kernels.py", "arrangement.py"))
     version = int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
 
     def forward_entry(*arguments: Any) -> int:

@@ -11,18 +11,30 @@ B and C are (batch, L, k, n) with the states of a position side by side. `fixed_
 neither, are factors of them that do not change over time; with None in their place numba leaves them out.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
-from numba.core import extending
 
+from scanfuse.ops.selective_scan.chunks import (
+    CHUNK,
+    column,
+    gather,
+    jit,
+    keep,
+    lane_row,
+    places,
+    put,
+    recall,
+    scratch,
+    scratch_for,
+    uncolumn,
+)
 from scanfuse.ops.selective_scan.simd import (
     FOUR,
     ONE,
     add_to,
     exp2,
+    exp2_of_negative,
     fma,
     fold,
     lane_sums,
@@ -33,17 +45,16 @@ from scanfuse.ops.selective_scan.simd import (
     splat,
     spread,
     store,
-    transpose,
     width,
 )
 
 __all__ = ["CHUNK", "Geometry", "backward_task", "forward_task", "is_permutation"]
 
-CHUNK = 64
+GROUP = 8
+"""Blocks of channels that the forward takes through a chunk before the next chunk: they lie side by side in memory,
+so that a row is read whole while it is in the cache."""
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
-
-jit: Callable[..., Any] = njit(nogil=True, boundscheck=False, error_model="numpy")
 
 
 class Geometry(NamedTuple):
@@ -87,170 +98,38 @@ class Geometry(NamedTuple):
 
 
 @jit
-def _scratch(like: Any, rows: int) -> Any:
-    """rows * w elements on a 64-byte boundary: a load that straddles two cache lines costs two."""
-    size = rows * width(like)
-    buffer = np.empty(size + 16, like.dtype)
-    skip = (64 - buffer.ctypes.data % 64) % 64 // like.itemsize
-    return buffer[skip : skip + size]
-
-
-def _scratch_for(fixed: Any, like: Any, rows: int) -> Any:
-    """Scratch if `fixed` is an array, else None."""
-    return None if fixed is None else _scratch(like, rows)
-
-
-@extending.overload(_scratch_for)
-def _typed_scratch_for(fixed: Any, like: Any, rows: Any) -> Callable[..., Any]:
-    # None has to be a matter of types, not of values: that is what lets numba drop the dead branches.
-    def absent(fixed: Any, like: Any, rows: Any) -> Any:
-        return None
-
-    def present(fixed: Any, like: Any, rows: Any) -> Any:
-        return _scratch(like, rows)
-
-    return absent if isinstance(fixed, types.NoneType) else present
-
-
-@jit
-def _places(
-    g: Any, orders: Any, batch: int, route: int, start: int, steps: int, positions: Any, rows_b: Any, rows_c: Any
-) -> None:
-    """Of every step of a chunk the position it reads and the first element of its rows in B and C."""
-    for t in range(steps):
-        position = orders[route * g.length + start + t] if g.ordered else start + t
-        positions[t] = position
-        rows_b[t] = batch * g.B_b + position * g.B_l + route * g.B_k
-        rows_c[t] = batch * g.C_b + position * g.C_l + route * g.C_k
-
-
-@jit
-def _gather(
-    array: Any,
-    base: int,
-    stride_l: int,
-    stride_d: int,
-    positions: Any,
-    steps: int,
-    lanes: int,
-    ordered: int,
-    x_tw: Any,
-) -> None:
-    w = width(x_tw)
-    done = 0
-    if lanes == w and stride_d == 1:
-        for t in range(steps):
-            store(x_tw, t * w, load(array, base + positions[t] * stride_l, ONE))
-        done = steps
-    elif lanes == w and stride_l == 1 and not ordered:
-        while done + w <= steps:
-            transpose(array, base + positions[done], stride_d, x_tw, done * w, w)
-            done += w
-    for t in range(done, steps):
-        at = base + positions[t] * stride_l
-        for c in range(lanes):
-            x_tw[t * w + c] = array[at + c * stride_d]
-        for c in range(lanes, w):
-            x_tw[t * w + c] = 0
-
-
-@jit
-def _put(
-    x_tw: Any,
-    array: Any,
-    base: int,
-    stride_l: int,
-    stride_d: int,
-    positions: Any,
-    steps: int,
-    lanes: int,
-    ordered: int,
-    add: bool,
-) -> None:
-    w = width(x_tw)
-    done = 0
-    if lanes == w and stride_d == 1:
-        if add:
-            for t in range(steps):
-                add_to(array, base + positions[t] * stride_l, load(x_tw, t * w, ONE))
-        else:
-            for t in range(steps):
-                store(array, base + positions[t] * stride_l, load(x_tw, t * w, ONE))
-        done = steps
-    elif lanes == w and stride_l == 1 and not ordered and not add:
-        while done + w <= steps:
-            transpose(x_tw, done * w, w, array, base + positions[done], stride_d)
-            done += w
-    for t in range(done, steps):
-        at = base + positions[t] * stride_l
-        for c in range(lanes):
-            array[at + c * stride_d] = array[at + c * stride_d] + x_tw[t * w + c] if add else x_tw[t * w + c]
-
-
-@jit
-def _column(array: Any, base: int, states: int, lanes: int, scale: float, x_nw: Any) -> None:
-    """(channel, state) rows of an array into (state, lane); absent lanes are 0."""
-    w = width(x_nw)
-    for n in range(states):
-        for c in range(w):
-            x_nw[n * w + c] = array[base + c * states + n] * scale if c < lanes else 0
-
-
-@jit
-def _uncolumn(x_nw: Any, array: Any, base: int, states: int, lanes: int) -> None:
-    w = width(x_nw)
-    for c in range(lanes):
-        for n in range(states):
-            array[base + c * states + n] = x_nw[n * w + c]
-
-
-@jit
-def _lane_row(array: Any, base: int, lanes: int, x_w: Any) -> None:
-    for c in range(width(x_w)):
-        x_w[c] = array[base + c] if array.size and c < lanes else 0
-
-
-@jit
-def _keep(h_nw: Any, states_array: Any, base: int, states: int, channels: int, lanes: int) -> None:
-    w = width(h_nw)
-    for n in range(states):
-        if lanes == w:
-            store(states_array, base + n * channels, load(h_nw, n * w, ONE))
-        else:
-            for c in range(lanes):
-                states_array[base + n * channels + c] = h_nw[n * w + c]
-
-
-@jit
-def _recall(states_array: Any, base: int, states: int, channels: int, lanes: int, h_nw: Any) -> None:
-    w = width(h_nw)
-    for n in range(states):
-        if lanes == w:
-            store(h_nw, n * w, load(states_array, base + n * channels, ONE))
-        else:
-            for c in range(w):
-                h_nw[n * w + c] = states_array[base + n * channels + c] if c < lanes else 0
+def _none_positive(x_nw: Any) -> bool:
+    """Whether all values are 0 or below; NaN is not."""
+    positive = 0
+    for i in range(x_nw.size):
+        positive += not x_nw[i] <= 0
+    return positive == 0
 
 
 @jit
 def _advance(
-    tile: Any, n: int, steps: int, rows_b: Any, rows_c: Any, B: Any, C: Any, b_nw: Any, c_nw: Any, a_nw: Any,
-    dt_tw: Any, x_tw: Any, h_nw: Any, y_tw: Any,
+    tile: Any, decaying: Any, at: int, n: int, steps: int, rows_b: Any, rows_c: Any, B: Any, C: Any, b_nw: Any,
+    c_nw: Any, a_nw: Any, dt_tw: Any, x_tw: Any, h_nw: Any, y_tw: Any,
 ) -> None:  # fmt: skip
-    """Takes the states of one tile through a chunk: h = 2^(dt a) h + x B, y += C . h."""
+    """Takes the states of one tile through a chunk: h = 2^(dt a) h + x B, y += C . h.
+
+    decaying: a tuple where no dt a is positive, which spares a comparison of each; None where it may be.
+    at: where the block begins in the arrays of (states, w).
+    """
     w = width(dt_tw)
-    a = load(a_nw, n * w, tile)
-    h = load(h_nw, n * w, tile)
+    a = load(a_nw, at + n * w, tile)
+    h = load(h_nw, at + n * w, tile)
     for t in range(steps):
-        decay = exp2(repeat(load(dt_tw, t * w, ONE), tile) * a)
+        exponent = repeat(load(dt_tw, t * w, ONE), tile) * a
+        decay = exp2(exponent) if decaying is None else exp2_of_negative(exponent)
         b = spread(B, rows_b[t] + n, tile)
         c = spread(C, rows_c[t] + n, tile)
         if b_nw is not None:
-            b = b * load(b_nw, n * w, tile)
-            c = c * load(c_nw, n * w, tile)
+            b = b * load(b_nw, at + n * w, tile)
+            c = c * load(c_nw, at + n * w, tile)
         h = fma(decay, h, repeat(load(x_tw, t * w, ONE), tile) * b)
         add_to(y_tw, t * w, fold(h * c, tile))
-    store(h_nw, n * w, h)
+    store(h_nw, at + n * w, h)
 
 
 @jit
@@ -317,56 +196,90 @@ def forward_task(
 ) -> None:  # fmt: skip
     """Channels first..end-1 (a multiple of w, but for the last) of some routes of one sample."""
     w = width(u)
-    dt_tw, x_tw, y_tw = _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK)
-    a_nw, h_nw = _scratch(u, g.states), _scratch(u, g.states)
-    b_nw, c_nw = _scratch_for(fixed_b, u, g.states), _scratch_for(fixed_c, u, g.states)
-    d_w, bias_w = _scratch(u, 1), _scratch(u, 1)
+    dt_tw, x_tw, y_tw = scratch(u, CHUNK), scratch(u, CHUNK), scratch(u, CHUNK)
+    a_all, h_all = scratch(u, GROUP * g.states), scratch(u, GROUP * g.states)
+    b_all, c_all = scratch_for(fixed_b, u, GROUP * g.states), scratch_for(fixed_c, u, GROUP * g.states)
+    d_all, bias_all, decaying = scratch(u, GROUP), scratch(u, GROUP), np.empty(GROUP, np.bool_)
     positions, rows_b, rows_c = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
     chunks = (g.length + CHUNK - 1) // CHUNK
     fours = g.states // 4 * 4
-    for channel in range(first, end, w):
-        lanes = min(w, end - channel)
+    size = g.states * w
+    # Where time is innermost the rows of a block are long already.
+    together = (GROUP if g.u_d == 1 else 1) * w
+    for group in range(first, end, together):
+        blocks = (min(together, end - group) + w - 1) // w
         for route in range(first_route, end_route):
-            lane_base = route * g.channels + channel
-            state_base = (batch * g.routes * g.channels + lane_base) * g.states
-            _column(A, lane_base * g.states, g.states, lanes, LOG2E, a_nw)
-            if fixed_b is not None:
-                _column(fixed_b, lane_base * g.states, g.states, lanes, 1.0, b_nw)
-                _column(fixed_c, lane_base * g.states, g.states, lanes, 1.0, c_nw)
-            _lane_row(D, lane_base, lanes, d_w)
-            _lane_row(bias, lane_base, lanes, bias_w)
-            if initial.size:
-                _column(initial, state_base, g.states, lanes, 1.0, h_nw)
-            else:
-                h_nw[:] = 0
-            skip, shift = load(d_w, 0, ONE), load(bias_w, 0, ONE)
-            u_base = batch * g.u_b + route * g.u_k + channel * g.u_d
-            delta_base = batch * g.delta_b + route * g.delta_k + channel * g.delta_d
-            y_base = batch * g.y_b + route * g.y_k + channel * g.y_d
+            for block in range(blocks):
+                channel = group + block * w
+                lanes = min(w, end - channel)
+                lane_base = route * g.channels + channel
+                mine = slice(block * size, (block + 1) * size)
+                column(A, lane_base * g.states, g.states, lanes, LOG2E, a_all[mine])
+                if fixed_b is not None:
+                    column(fixed_b, lane_base * g.states, g.states, lanes, 1.0, b_all[mine])
+                    column(fixed_c, lane_base * g.states, g.states, lanes, 1.0, c_all[mine])
+                lane_row(D, lane_base, lanes, d_all[block * w : (block + 1) * w])
+                lane_row(bias, lane_base, lanes, bias_all[block * w : (block + 1) * w])
+                if initial.size:
+                    state_base = (batch * g.routes * g.channels + lane_base) * g.states
+                    column(initial, state_base, g.states, lanes, 1.0, h_all[mine])
+                else:
+                    h_all[mine] = 0
+                decaying[block] = g.softplus and _none_positive(a_all[mine])
             for chunk in range(chunks):
                 start = chunk * CHUNK
                 steps = min(CHUNK, g.length - start)
-                _places(g, orders, batch, route, start, steps, positions, rows_b, rows_c)
-                _gather(delta, delta_base, g.delta_l, g.delta_d, positions, steps, lanes, g.ordered, dt_tw)
-                _gather(u, u_base, g.u_l, g.u_d, positions, steps, lanes, g.ordered, x_tw)
-                for t in range(steps):
-                    dt = load(dt_tw, t * w, ONE) + shift
-                    if g.softplus:
-                        dt = softplus(dt)
-                    x = load(x_tw, t * w, ONE)
-                    store(y_tw, t * w, skip * x)
-                    store(x_tw, t * w, dt * x)
-                    store(dt_tw, t * w, dt)
-                if g.save:
-                    base = ((batch * g.routes + route) * chunks + chunk) * g.states * g.channels + channel
-                    _keep(h_nw, states, base, g.states, g.channels, lanes)
-                for n in range(0, fours, 4):
-                    _advance(FOUR, n, steps, rows_b, rows_c, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, y_tw)
-                for n in range(fours, g.states):
-                    _advance(ONE, n, steps, rows_b, rows_c, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, y_tw)
-                add = g.merge and route > 0
-                _put(y_tw, y, y_base, g.y_l, g.y_d, positions, steps, lanes, g.ordered, add)
-            _uncolumn(h_nw, last, state_base, g.states, lanes)
+                places(g, orders, batch, route, start, steps, positions, rows_b, rows_c)
+                for block in range(blocks):
+                    channel = group + block * w
+                    lanes = min(w, end - channel)
+                    at = block * size
+                    skip, shift = load(d_all, block * w, ONE), load(bias_all, block * w, ONE)
+                    u_base = batch * g.u_b + route * g.u_k + channel * g.u_d
+                    delta_base = batch * g.delta_b + route * g.delta_k + channel * g.delta_d
+                    y_base = batch * g.y_b + route * g.y_k + channel * g.y_d
+                    gather(delta, delta_base, g.delta_l, g.delta_d, positions, steps, lanes, g.ordered, dt_tw)
+                    gather(u, u_base, g.u_l, g.u_d, positions, steps, lanes, g.ordered, x_tw)
+                    for t in range(steps):
+                        dt = load(dt_tw, t * w, ONE) + shift
+                        if g.softplus:
+                            dt = softplus(dt)
+                        x = load(x_tw, t * w, ONE)
+                        store(y_tw, t * w, skip * x)
+                        store(x_tw, t * w, dt * x)
+                        store(dt_tw, t * w, dt)
+                    if g.save:
+                        base = ((batch * g.routes + route) * chunks + chunk) * g.states * g.channels + channel
+                        keep(h_all, at, states, base, g.states, g.channels, lanes)
+                    if decaying[block]:
+                        for n in range(0, fours, 4):
+                            _advance(
+                                FOUR, ONE, at, n, steps, rows_b, rows_c, B, C, b_all, c_all, a_all, dt_tw, x_tw,
+                                h_all, y_tw,
+                            )  # fmt: skip
+                        for n in range(fours, g.states):
+                            _advance(
+                                ONE, ONE, at, n, steps, rows_b, rows_c, B, C, b_all, c_all, a_all, dt_tw, x_tw,
+                                h_all, y_tw,
+                            )  # fmt: skip
+                    else:
+                        for n in range(0, fours, 4):
+                            _advance(
+                                FOUR, None, at, n, steps, rows_b, rows_c, B, C, b_all, c_all, a_all, dt_tw, x_tw,
+                                h_all, y_tw,
+                            )  # fmt: skip
+                        for n in range(fours, g.states):
+                            _advance(
+                                ONE, None, at, n, steps, rows_b, rows_c, B, C, b_all, c_all, a_all, dt_tw, x_tw,
+                                h_all, y_tw,
+                            )  # fmt: skip
+                    add = g.merge and route > 0
+                    put(y_tw, y, y_base, g.y_l, g.y_d, positions, steps, lanes, g.ordered, add)
+            for block in range(blocks):
+                channel = group + block * w
+                state_base = ((batch * g.routes + route) * g.channels + channel) * g.states
+                h_nw = h_all[block * size : (block + 1) * size]
+                uncolumn(h_nw, last, state_base, g.states, min(w, end - channel))
 
 
 @jit
@@ -381,18 +294,18 @@ def backward_task(
     sums (batch, groups, k, L, 2n): this task sums into its group, row by position; a tile's columns are dB, then dC.
     """
     w = width(u)
-    dt_tw, x_tw, u_tw, dy_tw = _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK)
-    slope_tw, dx_tw, ddt_tw = _scratch(u, CHUNK), _scratch(u, CHUNK), _scratch(u, CHUNK)
-    decay_tn, h_tn = _scratch(u, CHUNK * 4), _scratch(u, CHUNK * 4 + 4)
+    dt_tw, x_tw, u_tw, dy_tw = scratch(u, CHUNK), scratch(u, CHUNK), scratch(u, CHUNK), scratch(u, CHUNK)
+    slope_tw, dx_tw, ddt_tw = scratch(u, CHUNK), scratch(u, CHUNK), scratch(u, CHUNK)
+    decay_tn, h_tn = scratch(u, CHUNK * 4), scratch(u, CHUNK * 4 + 4)
     a_nw, h_nw, carry_nw, da_nw = (
-        _scratch(u, g.states),
-        _scratch(u, g.states),
-        _scratch(u, g.states),
-        _scratch(u, g.states),
+        scratch(u, g.states),
+        scratch(u, g.states),
+        scratch(u, g.states),
+        scratch(u, g.states),
     )
-    b_nw, c_nw = _scratch_for(fixed_b, u, g.states), _scratch_for(fixed_c, u, g.states)
-    db_nw, dc_nw = _scratch(u, g.states), _scratch(u, g.states)
-    d_w, bias_w = _scratch(u, 1), _scratch(u, 1)
+    b_nw, c_nw = scratch_for(fixed_b, u, g.states), scratch_for(fixed_c, u, g.states)
+    db_nw, dc_nw = scratch(u, g.states), scratch(u, g.states)
+    d_w, bias_w = scratch(u, 1), scratch(u, 1)
     positions, rows_b, rows_c = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64), np.empty(CHUNK, np.int64)
     sum_rows = np.empty(CHUNK, np.int64)
     chunks = (g.length + CHUNK - 1) // CHUNK
@@ -408,14 +321,14 @@ def backward_task(
             lane_base = route * g.channels + channel
             row_base = batch * g.routes * g.channels + lane_base
             state_base = row_base * g.states
-            _column(A, lane_base * g.states, g.states, lanes, LOG2E, a_nw)
+            column(A, lane_base * g.states, g.states, lanes, LOG2E, a_nw)
             if fixed_b is not None:
-                _column(fixed_b, lane_base * g.states, g.states, lanes, 1.0, b_nw)
-                _column(fixed_c, lane_base * g.states, g.states, lanes, 1.0, c_nw)
-            _lane_row(D, lane_base, lanes, d_w)
-            _lane_row(bias, lane_base, lanes, bias_w)
+                column(fixed_b, lane_base * g.states, g.states, lanes, 1.0, b_nw)
+                column(fixed_c, lane_base * g.states, g.states, lanes, 1.0, c_nw)
+            lane_row(D, lane_base, lanes, d_w)
+            lane_row(bias, lane_base, lanes, bias_w)
             if dlast.size:
-                _column(dlast, state_base, g.states, lanes, 1.0, carry_nw)
+                column(dlast, state_base, g.states, lanes, 1.0, carry_nw)
             else:
                 carry_nw[:] = 0
             da_nw[:] = 0
@@ -432,12 +345,12 @@ def backward_task(
                 chunk = chunks - 1 - back
                 start = chunk * CHUNK
                 steps = min(CHUNK, g.length - start)
-                _places(g, orders, batch, route, start, steps, positions, rows_b, rows_c)
+                places(g, orders, batch, route, start, steps, positions, rows_b, rows_c)
                 for t in range(steps):
                     sum_rows[t] = (sums_base + route * g.length + positions[t]) * 2 * g.states
-                _gather(delta, delta_base, g.delta_l, g.delta_d, positions, steps, lanes, g.ordered, dt_tw)
-                _gather(u, u_base, g.u_l, g.u_d, positions, steps, lanes, g.ordered, u_tw)
-                _gather(dy, dy_base, g.y_l, g.y_d, positions, steps, lanes, g.ordered, dy_tw)
+                gather(delta, delta_base, g.delta_l, g.delta_d, positions, steps, lanes, g.ordered, dt_tw)
+                gather(u, u_base, g.u_l, g.u_d, positions, steps, lanes, g.ordered, u_tw)
+                gather(dy, dy_base, g.y_l, g.y_d, positions, steps, lanes, g.ordered, dy_tw)
                 for t in range(steps):
                     dt = load(dt_tw, t * w, ONE) + shift
                     if g.softplus:
@@ -448,7 +361,7 @@ def backward_task(
                     store(dx_tw, t * w, splat(u, 0.0, ONE))
                     store(ddt_tw, t * w, splat(u, 0.0, ONE))
                 base = ((batch * g.routes + route) * chunks + chunk) * g.states * g.channels + channel
-                _recall(states, base, g.states, g.channels, lanes, h_nw)
+                recall(states, base, g.states, g.channels, lanes, h_nw)
                 for n in range(0, fours, 4):
                     _retreat(
                         FOUR, n, steps, rows_b, rows_c, B, C, b_nw, c_nw, a_nw, dt_tw, x_tw, h_nw, dy_tw, carry_nw,
@@ -471,13 +384,13 @@ def backward_task(
                     store(dt_tw, t * w, ddt)
                 dskip, dshift = dskip + dskip_chunk, dshift + dshift_chunk
                 add = g.du_k == 0 and route > 0
-                _put(u_tw, du, du_base, g.du_l, g.du_d, positions, steps, lanes, g.ordered, add)
-                _put(dt_tw, ddelta, ddelta_base, g.ddelta_l, g.ddelta_d, positions, steps, lanes, g.ordered, False)
-            _uncolumn(da_nw, dA, state_base, g.states, lanes)
-            _uncolumn(carry_nw, dinitial, state_base, g.states, lanes)
+                put(u_tw, du, du_base, g.du_l, g.du_d, positions, steps, lanes, g.ordered, add)
+                put(dt_tw, ddelta, ddelta_base, g.ddelta_l, g.ddelta_d, positions, steps, lanes, g.ordered, False)
+            uncolumn(da_nw, dA, state_base, g.states, lanes)
+            uncolumn(carry_nw, dinitial, state_base, g.states, lanes)
             if fixed_b is not None:
-                _uncolumn(db_nw, dfixed_b, state_base, g.states, lanes)
-                _uncolumn(dc_nw, dfixed_c, state_base, g.states, lanes)
+                uncolumn(db_nw, dfixed_b, state_base, g.states, lanes)
+                uncolumn(dc_nw, dfixed_c, state_base, g.states, lanes)
             store(d_w, 0, dskip)
             store(bias_w, 0, dshift)
             for c in range(lanes):

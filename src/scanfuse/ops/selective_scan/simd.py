@@ -27,6 +27,7 @@ __all__ = [
     "ONE",
     "add_to",
     "exp2",
+    "exp2_of_negative",
     "fma",
     "fold",
     "lane_sums",
@@ -219,6 +220,12 @@ def width(typingctx: Any, array: Any) -> Any:
 def exp2(typingctx: Any, v: Any) -> Any:
     """2^v."""
     return _unary(_exp2, v)
+
+
+@intrinsic
+def exp2_of_negative(typingctx: Any, v: Any) -> Any:
+    """2^v for v <= 0 (or NaN), one instruction less."""
+    return _unary(lambda b, x: _exp2(b, x, bounded=False), v)
 
 
 @intrinsic
