@@ -58,8 +58,8 @@ class SourceDetails(nn.Module):
 
     Shape:
         a, b (b, 1, h, w) in [0, 1], context (b, context, h, w) -> (b, 1, h, w) in [0, 1]; or with a depth d before h.
-        All sides even. `found` (b, levels, h, w) each: the bands of a and b where they are cut from larger images, whose
-        bands at coarse scales reach over the cut; None: of a and b.
+        All sides even. `found` (b, levels, h, w) each: the bands of a and b where they are cut from larger images,
+        whose coarse bands reach over the cut; None: taken from a and b.
 
     Outside [0, 1] one hundredth of the gradient passes, so that a position that is clipped can come back.
     """
