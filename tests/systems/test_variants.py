@@ -60,7 +60,13 @@ BESIDE: dict[tuple[str, str], dict[str, str]] = {
     ("xfmamba", "encoder"): {"timm-model": "convnext_atto"},
 }
 # Options that change something else than the outputs of given weights.
-OTHERWISE = {("xfmamba", "init"): "start", ("xfmamba", "drop-path"): "training", ("xfmamba", "recompute"): "memory"}
+OTHERWISE = {
+    ("clinicalfmamba", "detail-sharpness"): "start",
+    ("clinicalfmamba3d", "detail-sharpness"): "start",
+    ("xfmamba", "init"): "start",
+    ("xfmamba", "drop-path"): "training",
+    ("xfmamba", "recompute"): "memory",
+}
 
 
 def model_leaves(name: str) -> dict[str, options.Leaf]:
