@@ -208,6 +208,7 @@ class System:
     Config = Config
     default_preset = "base"
     adjustable = ("window", "overlap", "resample", "baselines")
+    prepared_by = ("pair", "group-pattern")
     demonstration = Demonstration(
         phantom="brats",
         options={"patients": 16, "size": 48},
