@@ -9,7 +9,7 @@ Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and i
 import itertools
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ class HeadSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _no_option_without_effect(self) -> Self:
+    def _no_option_without_effect(self) -> "HeadSettings":
         if self.head == "sigmoid":
             for name in ("detail_width", "detail_dilations", "detail_levels", "detail_sharpness"):
                 if getattr(self, name) != type(self).model_fields[name].default:

@@ -211,9 +211,11 @@ class System:
     prepared_by = ("pair", "group-pattern")
     demonstration = Demonstration(
         phantom="brats",
-        options={"patients": 16, "size": 48},
+        options={"patients": 24, "size": 64},
         quick={"patients": 6, "size": 24},
         rivals={"axial (one route)": {"model": {"routes": "axial"}}},
+        settings={"data": {"pair": "T1-T2", "test_fraction": 0.25}},
+        preset="detail",
     )
     config: _Config
     model: Model
