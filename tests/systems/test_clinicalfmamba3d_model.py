@@ -273,3 +273,30 @@ def test_what_lies_outside_the_box_is_zero_and_inputs_cannot_be_left_out() -> No
     assert not fused.any()
     with pytest.raises(ValueError, match="not without flair"):
         system.forward(batch, frozenset({"flair"}))
+
+
+def test_the_preset_detail_is_whole_and_each_of_its_parameters_has_a_gradient_of_its_loss() -> None:
+    found = config.build(Config, config.preset("clinicalfmamba3d", "detail"))
+    assert found.model.head == "details"
+    torch.manual_seed(0)
+    system = System(found)
+    head = (27 * 16 + 1) * 24 + (8 * 8 + 1) * 24 + 4 * (55 * 24**2 + 3 * 24) + (27 * 24 + 1) * 72 + 1
+    assert count(system.model.details) == head == 185_689
+    assert count(system.model) == count(tiny(norm="group")) - (27 * 8 + 1) + head
+    a, b = pair(2, 1, 24, 24, 24)
+    first, second = system.data.modalities
+    batch = {first: a, second: b, "meta": [{}, {}]}
+    parts = system.task.loss(system.forward(batch), batch)
+    assert {"information_loss", "edge_loss", "false_edges"} <= set(parts)
+    parts["loss"].backward()
+    without = [
+        name for name, p in system.model.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-12
+    ]
+    assert without == []
+
+
+def test_the_published_presets_have_neither_the_head_nor_the_terms_that_are_ours() -> None:
+    for name in ("tiny", "base"):
+        found = config.build(Config, config.preset("clinicalfmamba3d", name))
+        assert found.model.head == "sigmoid"
+        assert (found.loss.information_weight, found.loss.edge_weight, found.loss.false_edge_weight) == (0, 0, 0)
