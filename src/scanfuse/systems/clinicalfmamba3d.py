@@ -32,10 +32,13 @@ Differences from the publication
 * Whole volumes are cut to what is not background and fused window by window, cross-faded; what the channel
   attention pools is the whole volume all the same. The memory is that of a window (`--window`).
 * Where both sources are background the result is background, in training too: the network is not asked for it.
-* The loss is that of images in three dimensions (see `scanfuse.tasks.fuse.loss`).
+* The published loss is that of images in three dimensions (see `scanfuse.tasks.fuse.loss`).
 * Decoder stages are Conv3, LeakyReLU, norm, both modalities pass the encoder in one batch, and all routes have the
   initial step sizes of Mamba, as for images.
 * `norm="group"` is ours; it is asked for where a batch has one sample.
+* `head="details"` and the preset `detail` are ours, as for images (`fusion.source_details`): 185,689 parameters more
+  with the widths of `detail`. The details of a window are those of the whole volume. The further terms of the loss
+  (`scanfuse.tasks.fuse.extended_loss`), taken over axial slices, are ours too, and off in the other presets.
 
 Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and its published code.
 """
