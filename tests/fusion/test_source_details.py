@@ -73,17 +73,24 @@ def test_bands_and_what_is_left_give_the_image_back() -> None:
     assert left.std() < 0.2 * image.std()
 
 
+@pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize(("sides", "sharpness"), [((12, 14), 50.0), ((6, 8, 10), 3.0)])
-def test_the_formula(sides: tuple[int, ...], sharpness: float) -> None:
+def test_the_formula(sides: tuple[int, ...], sharpness: float, smooth: bool) -> None:
     """Against the docstring, written out with the weights that the network found."""
-    details = module(num_dims=len(sides), sharpness=sharpness)
+    details = module(num_dims=len(sides), sharpness=sharpness, smooth=smooth)
     a, b, context = images(2, *sides)
     found: dict[str, torch.Tensor] = {}
     details.head.register_forward_hook(lambda _m, _i, output: found.update(maps=output))
     with torch.no_grad():
         details.head.weight.mul_(20)
         fused = details(a, b, context)
-        lean, of_a, of_b = source_details._out_of_blocks(found["maps"]).split([1, 3, 3], dim=1)
+        maps = source_details._out_of_blocks(found["maps"])
+        if smooth:
+            slow = maps.double().numpy()
+            for axis in range(2, 2 + len(sides)):
+                slow = correlate1d(slow, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
+            maps = torch.from_numpy(slow).float()
+        lean, of_a, of_b = maps.split([1, 3, 3], dim=1)
         choice = torch.sigmoid(sharpness * (a - b) + 4 * lean)
         added = (of_a * bands(a, 3)).sum(1, keepdim=True) + (of_b * bands(b, 3)).sum(1, keepdim=True)
         expected = (choice * a + (1 - choice) * b + added).clamp(0, 1)
@@ -103,6 +110,20 @@ def test_where_both_sources_are_flat_the_result_is_flat() -> None:
     # The network sees zeros outside, and weights of a block of 2 x 2 are four numbers: the same in every block.
     assert (inner[..., ::2, ::2] - inner[..., :1, :1]).abs().max() < 1e-5
     torch.testing.assert_close(equal, a, rtol=0, atol=1e-6)
+
+
+def test_smooth_weights_do_not_alternate_with_the_places_of_blocks() -> None:
+    """Each of the eight places of a block has a bias of its own: between two flat sources, a pattern of twos."""
+    a, b, _ = (torch.full((1, 1, 8, 8, 8), value) for value in (0.3, 0.6, 0.0))
+    spread = {}
+    for smooth in (False, True):
+        details = module(num_dims=3, sharpness=1.0, smooth=smooth)
+        torch.nn.init.zeros_(details.head.weight)
+        torch.nn.init.normal_(details.head.bias)
+        with torch.no_grad():
+            fused = details(a, b, torch.zeros(1, 3, 8, 8, 8))
+        spread[smooth] = float(fused[..., 1:-1, 1:-1, 1:-1].std())
+    assert spread[False] > 0.03 and spread[True] < 1e-6
 
 
 def test_a_clipped_position_has_a_gradient() -> None:

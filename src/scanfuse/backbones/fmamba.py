@@ -73,7 +73,10 @@ class HeadSettings(Section):
         return self
 
     def details(self, context: int, num_dims: Dims) -> SourceDetails:
-        """The head of details for a context map of so many channels and sides."""
+        """The head of details for a context map of so many channels and sides.
+
+        Volumes have it smooth; for images it is as the weights that ship were trained.
+        """
         return SourceDetails(
             context=context,
             width=self.detail_width,
@@ -81,6 +84,7 @@ class HeadSettings(Section):
             levels=self.detail_levels,
             sharpness=self.detail_sharpness,
             num_dims=num_dims,
+            smooth=num_dims == 3,
         )
 
 

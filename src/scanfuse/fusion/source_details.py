@@ -12,6 +12,7 @@ from scanfuse.layers.conv import CONVS, Dims
 __all__ = ["GatedBlock", "SourceDetails", "bands"]
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+_TRIANGLE = (1 / 4, 2 / 4, 1 / 4)
 _STRIDE = 2  # the network looks at blocks of 2 x 2 (x 2): a quarter of the positions, or an eighth of a volume's
 _CHOICE_GAIN = 4.0
 _LEAK = 0.01  # of the gradient outside [0, 1]
@@ -55,6 +56,8 @@ class SourceDetails(nn.Module):
     Args:
         context: channels of the context map. width: c, of the blocks. dilations: of the blocks, in units of 2 pixels.
         levels: scales of details, 1 or more. sharpness: of the choice at the start. num_dims: sides of the images.
+        smooth: whether l and g are averaged by [1 2 1] / 4 along every side, which leaves nothing of a pattern that
+            alternates from position to position, as blocks of two can have.
 
     Shape:
         a, b (b, 1, h, w) in [0, 1], context (b, context, h, w) -> (b, 1, h, w) in [0, 1]; or with a depth d before h.
@@ -73,9 +76,11 @@ class SourceDetails(nn.Module):
         levels: int,
         sharpness: float = 50.0,
         num_dims: Dims = 2,
+        smooth: bool = False,
     ) -> None:
         super().__init__()
         self.levels = levels
+        self.smooth = smooth
         conv, block = CONVS[num_dims], _STRIDE**num_dims
         self.stem = conv(2 * block, width, 3, padding=1)
         self.context = conv(context, width, _STRIDE, stride=_STRIDE)
@@ -95,8 +100,10 @@ class SourceDetails(nn.Module):
         found: tuple[Float[Tensor, "b k *sides"], Float[Tensor, "b k *sides"]] | None = None,
     ) -> Float[Tensor, "b 1 *sides"]:
         both = _in_blocks(torch.cat([a, b], dim=1))
-        maps = self.head(self.blocks(self.stem(both) + self.context(context)))
-        lean, *gains = _out_of_blocks(maps).split([1, self.levels, self.levels], dim=1)
+        maps = _out_of_blocks(self.head(self.blocks(self.stem(both) + self.context(context))))
+        if self.smooth:
+            maps = _smooth(maps.flatten(0, 1).unsqueeze(1), _TRIANGLE).view(maps.shape)
+        lean, *gains = maps.split([1, self.levels, self.levels], dim=1)
         choice = torch.sigmoid(self.log_sharpness.exp() * (a - b) + _CHOICE_GAIN * lean)
         fused = choice * a + (1 - choice) * b
         details = found or (bands(a, self.levels), bands(b, self.levels))
@@ -111,21 +118,26 @@ def bands(image: Float[Tensor, "b 1 *sides"], levels: int) -> Float[Tensor, "b k
     The kernel is the binomial [1 4 6 4 1] / 16 along every side, with replicated borders; no pixel is left out
     ("a trous"). What is left of x after the last scale is the smoothest part, which no band has.
     """
-    kernel = image.new_tensor(_BINOMIAL)
-    num_dims = image.ndim - 2
-    conv = F.conv2d if num_dims == 2 else F.conv3d
     found = []
     for level in range(levels):
-        step = 2**level
-        smooth = image
-        for last in range(num_dims):  # the last side first
-            around, taps, apart = [0, 0] * num_dims, [1] * num_dims, [1] * num_dims
-            around[2 * last : 2 * last + 2] = [2 * step, 2 * step]
-            taps[-1 - last], apart[-1 - last] = 5, step
-            smooth = conv(F.pad(smooth, around, mode="replicate"), kernel.view(1, 1, *taps), dilation=apart)
+        smooth = _smooth(image, _BINOMIAL, step=2**level)
         found.append(image - smooth)
         image = smooth
     return torch.cat(found, dim=1)
+
+
+def _smooth(image: Float[Tensor, "n 1 *sides"], taps: Sequence[float], step: int = 1) -> Float[Tensor, "n 1 *sides"]:
+    """The mean with these weights along every side, of positions `step` apart; borders are replicated."""
+    kernel = image.new_tensor(taps)
+    num_dims = image.ndim - 2
+    conv = F.conv2d if num_dims == 2 else F.conv3d
+    reach = len(taps) // 2 * step
+    for last in range(num_dims):  # the last side first
+        around, sides, apart = [0, 0] * num_dims, [1] * num_dims, [1] * num_dims
+        around[2 * last : 2 * last + 2] = [reach, reach]
+        sides[-1 - last], apart[-1 - last] = len(taps), step
+        image = conv(F.pad(image, around, mode="replicate"), kernel.view(1, 1, *sides), dilation=apart)
+    return image
 
 
 def _in_blocks(image: Float[Tensor, "b c *sides"]) -> Float[Tensor, "b c2 *halves"]:
