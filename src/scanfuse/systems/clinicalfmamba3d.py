@@ -217,7 +217,7 @@ class System:
         options={"patients": 24, "size": 64},
         quick={"patients": 6, "size": 24},
         rivals={"axial (one route)": {"model": {"routes": "axial"}}},
-        settings={"data": {"pair": "T1-T2", "test_fraction": 0.25}},
+        settings={"data": {"test_fraction": 0.25}},
         preset="detail",
     )
     config: _Config
