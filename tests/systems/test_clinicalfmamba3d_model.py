@@ -168,13 +168,16 @@ def test_group_norm_does_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(model(a, b)[:1], model(a[:1], b[:1]), rtol=0, atol=1e-5)
 
 
-def test_bfloat16_autocast_stays_close_and_trains() -> None:
-    model = tiny(norm="group")
+@pytest.mark.parametrize("head", ["sigmoid", "details"])
+def test_bfloat16_autocast_stays_close_and_trains(head: str) -> None:
+    model = tiny(norm="group", head=head)
     a, b = pair(2, 1, 8, 16, 8)
     exact = model(a, b)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = model(a, b)
+        bands = model.bands_of(a, b)
     assert rounded.dtype == torch.float32
+    assert all(torch.equal(given, exactly) for given, exactly in zip(bands, model.bands_of(a, b), strict=True))
     assert (rounded - exact).abs().mean() < 0.01
     rounded.mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())

@@ -181,7 +181,8 @@ class Model(nn.Module):
         """The details of whole volumes, for their windows: none without the head of details."""
         if self.config.head == "sigmoid":
             return ()
-        return bands(a, self.config.detail_levels), bands(b, self.config.detail_levels)
+        with torch.autocast(a.device.type, enabled=False):
+            return bands(a, self.config.detail_levels), bands(b, self.config.detail_levels)
 
 
 class Config(Section):
