@@ -68,6 +68,8 @@ def known_options(words: list[str], given: dict[str, str]) -> set[str]:
         return IN_TRAIN | set(by_flag)
     if words[1:3] == ["data", "synth"]:
         return {leaf.flag for leaf in leaves(synthetic.load(rest[1]).Options)}
+    if words[1:3] == ["data", "prepare"]:
+        return {*(systems.ability(systems.load(rest[1]), "prepared_by") or ()), "jobs"}
     if words[1:3] == ["data", "check"]:
         return {leaf.flag for leaf in options_on_data(rest[1])}
     command = group[verb]

@@ -20,7 +20,8 @@ with install_import_hook([f"scanfuse.{package}" for package in packages], "beart
 
     system_type = systems.load(name)
     shown = system_type.demonstration.settings
-    settings = config.build(system_type.Config, config.preset(name, "tiny"), shown)
+    preset = config.preset(name, system_type.demonstration.preset)
+    settings = config.build(system_type.Config, preset, shown)
     completed = systems.ability(system_type, "completed")
     system = systems.build(completed(settings, Path(folder)) if completed else settings)
     task = system.task

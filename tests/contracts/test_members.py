@@ -189,16 +189,16 @@ ABILITIES: dict[str, tuple[str, tuple[str, ...], list[tuple[Verb, str]]]] = {
     "prepared_by": ("system", ("prepared_by",), []),
     "inner": ("system", ("inner",), []),
 }
-ONLY_COPD = {"inner", "prepared_by"}
+RARE = {"inner", "prepared_by"}
 HAS: dict[str, set[str]] = {
     "clinicalfmamba": {"adjustable", "facts"},
-    "clinicalfmamba3d": {"adjustable", "facts"},
+    "clinicalfmamba3d": {"adjustable", "facts", "prepared_by"},
     "copd": set(ABILITIES) - {"adjustable", "fit_once", "start"},
-    "fusionmamba": set(ABILITIES) - {"adjustable", "fit_once", "joined", *ONLY_COPD},
-    "mambaderm": set(ABILITIES) - {"adjustable", *ONLY_COPD},
-    "plain": set(ABILITIES) - {"adjustable", "fit_once", *ONLY_COPD},
-    "plain3d": set(ABILITIES) - {"adjustable", "fit_once", *ONLY_COPD},
-    "xfmamba": set(ABILITIES) - {"adjustable", "fit_once", *ONLY_COPD},
+    "fusionmamba": set(ABILITIES) - {"adjustable", "fit_once", "joined", *RARE},
+    "mambaderm": set(ABILITIES) - {"adjustable", *RARE},
+    "plain": set(ABILITIES) - {"adjustable", "fit_once", *RARE},
+    "plain3d": set(ABILITIES) - {"adjustable", "fit_once", *RARE},
+    "xfmamba": set(ABILITIES) - {"adjustable", "fit_once", *RARE},
 }
 
 

@@ -44,6 +44,7 @@ VOLUME = (2, 2, 3, 4, 16)
 SEQUENCE = (2, 30, 16)
 IMAGE = (2, 16, 5, 6)
 PIXELS, WIDE = (2, 1, 8, 10), (2, 16, 8, 10)
+VOXELS, DEEP = (2, 1, 4, 6, 8), (2, 16, 4, 6, 8)
 CUBOID = (2, 16, 3, 4, 5)
 LEVELS = [(2, 16, 8, 12), (2, 32, 4, 6), (2, 64, 2, 3)]
 CROSS = routes.cross(5, 6)
@@ -141,7 +142,13 @@ MEMBERS: dict[str, list[Case]] = {
     "fusion.pixel": [],  # rules on pixels, nothing to learn
     "fusion.source_details": [
         (lambda: GatedBlock(16, dilation=2), [IMAGE], []),
+        (lambda: GatedBlock(16, dilation=2, num_dims=3), [CUBOID], []),
         (lambda: SourceDetails(context=16, width=8, dilations=(1, 2), levels=2), [PIXELS, PIXELS, WIDE], []),
+        (
+            lambda: SourceDetails(context=16, width=8, dilations=(1, 2), levels=2, num_dims=3),
+            [VOXELS, VOXELS, DEEP],
+            [],
+        ),
     ],
     "fusion.sscs": [(lambda: SSCS(16), [MAP, MAP], [])],
 }

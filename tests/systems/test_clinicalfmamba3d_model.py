@@ -1,5 +1,7 @@
 """The ClinicalFMamba network for volumes: size, use of every part, any sides, windows against the whole."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -19,6 +21,8 @@ ABLATIONS = [
     {"cmca": False},
     {"norm": "group"},
     {"stem_stride": 2},
+    {"head": "details"},
+    {"head": "details", "cmca": False, "detail_levels": 1, "detail_dilations": (2,)},
 ]
 
 
@@ -92,6 +96,31 @@ def test_padding_is_replication_on_every_side() -> None:
             )
 
 
+@pytest.mark.parametrize("sides", [(9, 13, 17), (1, 1, 1), (3, 20, 7)], ids=str)
+def test_details_of_any_sides(sides: tuple[int, int, int]) -> None:
+    a, b = pair(2, 1, *sides)
+    with torch.no_grad():
+        fused = tiny(head="details").eval()(a, b)
+    assert fused.shape == a.shape
+    assert fused.min() >= 0 and fused.max() <= 1
+
+
+@pytest.mark.parametrize(("sharpness", "start"), [(50.0, torch.maximum), (0.01, lambda a, b: (a + b) / 2)])
+def test_details_start_near_the_brighter_source_or_the_mean(
+    sharpness: float, start: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    model = tiny(head="details", detail_sharpness=sharpness).eval()
+    a, b = pair(1, 1, 24, 24, 24)
+    with torch.no_grad():
+        assert (model(a, b) - start(a, b)).abs().mean() < 0.05
+
+
+def test_options_of_details_need_their_head() -> None:
+    for name, value in {"width": 8, "dilations": (1,), "levels": 3, "sharpness": 1}.items():
+        with pytest.raises(ValidationError, match=f"detail_{name} needs the head of details: --head details"):
+            ModelConfig(**{f"detail_{name}": value})
+
+
 @pytest.mark.parametrize("stem_stride", [1, 2])
 def test_merged_convolutions_equal_the_layers_one_by_one(stem_stride: int) -> None:
     """Stem and reduction, enlargement and convolution, stem and attention are merged; here each map is built."""
@@ -139,13 +168,16 @@ def test_group_norm_does_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(model(a, b)[:1], model(a[:1], b[:1]), rtol=0, atol=1e-5)
 
 
-def test_bfloat16_autocast_stays_close_and_trains() -> None:
-    model = tiny(norm="group")
+@pytest.mark.parametrize("head", ["sigmoid", "details"])
+def test_bfloat16_autocast_stays_close_and_trains(head: str) -> None:
+    model = tiny(norm="group", head=head)
     a, b = pair(2, 1, 8, 16, 8)
     exact = model(a, b)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = model(a, b)
+        bands = model.bands_of(a, b)
     assert rounded.dtype == torch.float32
+    assert all(torch.equal(given, exactly) for given, exactly in zip(bands, model.bands_of(a, b), strict=True))
     assert (rounded - exact).abs().mean() < 0.01
     rounded.mean().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
@@ -155,7 +187,7 @@ def test_what_cannot_be_is_refused() -> None:
     a, _ = pair(1, 1, 8, 8, 8)
     with pytest.raises(ValueError, match=r"\(1, 1, 8, 8, 8\) and \(1, 1, 8, 8, 7\)"):
         tiny()(a, a[..., :-1])
-    with pytest.raises(ValidationError, match="widths"):
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
         ModelConfig(channels=(8, 0, 32))
     with pytest.raises(ValidationError):
         ModelConfig(routes="cross")
@@ -177,11 +209,20 @@ def whole(system: System, a: Tensor, b: Tensor, window: int) -> Tensor:
         return system.forward({first: a, second: b, "meta": [{"box": box}]})
 
 
-def test_windows_give_what_the_whole_volume_gives_without_a_seam() -> None:
-    """Smooth volumes: where windows meet, the result jumps no more than that of the whole does."""
+def system_with(head: str) -> System:
+    """With a head of details that adds them, as a trained one does: at its start it adds next to nothing."""
     torch.manual_seed(0)
-    system = System(config.build(Config, config.preset("clinicalfmamba3d", "tiny")))
+    system = System(config.build(Config, config.preset("clinicalfmamba3d", "tiny"), {"model": {"head": head}}))
+    if head == "details":
+        torch.nn.init.normal_(system.model.details.head.weight, std=0.02)
     system.model.eval()
+    return system
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "details"])
+def test_windows_give_what_the_whole_volume_gives_without_a_seam(head: str) -> None:
+    """Smooth volumes: where windows meet, the result jumps no more than that of the whole does."""
+    system = system_with(head)
     coarse = torch.rand(2, 1, 5, 6, 7, generator=torch.Generator().manual_seed(3))
     a, b = torch.nn.functional.interpolate(coarse, scale_factor=8, mode="trilinear")[:, None]
     entire, parts = whole(system, a, b, 64), whole(system, a, b, 24)
@@ -192,6 +233,33 @@ def test_windows_give_what_the_whole_volume_gives_without_a_seam() -> None:
     for side in (2, 3, 4):
         jump, usual = (x.diff(dim=side).abs().mean(dim=[d for d in range(5) if d != side]) for x in (parts, entire))
         assert (jump - usual).abs().max() < 0.005, side
+
+
+def test_details_of_a_window_are_those_of_the_whole_volume() -> None:
+    """With weights that are the same everywhere the head is a filter, whose windows must give its result exactly."""
+    system = system_with("details")
+    torch.nn.init.zeros_(system.model.details.head.weight)
+    torch.nn.init.normal_(system.model.details.head.bias)
+    system.model.details.head.bias.data.view(9, 8)[:] = torch.randn(9, 1)
+    a, b = pair(1, 1, 33, 30, 41)
+    entire, parts = whole(system, a, b, 64), whole(system, a, b, 16)
+    torch.testing.assert_close(parts, entire, rtol=0, atol=1e-5)
+    one = (slice(None), slice(None), *(slice(8, 24),) * 3)
+    with torch.no_grad():
+        alone = system.model(a[one], b[one])
+    assert (alone - entire[one]).abs().max() > 0.01
+
+
+def test_details_where_both_sources_are_background_are_background() -> None:
+    system = system_with("details")
+    a, b = pair(1, 1, 16, 16, 16)
+    a[..., :6], b[..., 3:9] = 0, 0
+    first, second = system.data.modalities
+    for training in (True, False):
+        system.model.train(training)
+        fused = system.forward({first: a, second: b, "meta": [{"box": (slice(0, 16),) * 3}]})
+        assert not fused[..., 3:6].any()
+        assert fused[..., :3].any() and fused[..., 6:].any()
 
 
 def test_what_lies_outside_the_box_is_zero_and_inputs_cannot_be_left_out() -> None:
@@ -208,3 +276,30 @@ def test_what_lies_outside_the_box_is_zero_and_inputs_cannot_be_left_out() -> No
     assert not fused.any()
     with pytest.raises(ValueError, match="not without flair"):
         system.forward(batch, frozenset({"flair"}))
+
+
+def test_the_preset_detail_is_whole_and_each_of_its_parameters_has_a_gradient_of_its_loss() -> None:
+    found = config.build(Config, config.preset("clinicalfmamba3d", "detail"))
+    assert found.model.head == "details"
+    torch.manual_seed(0)
+    system = System(found)
+    head = (27 * 16 + 1) * 24 + (8 * 8 + 1) * 24 + 4 * (55 * 24**2 + 3 * 24) + (27 * 24 + 1) * 72 + 1
+    assert count(system.model.details) == head == 185_689
+    assert count(system.model) == count(tiny(norm="group")) - (27 * 8 + 1) + head
+    a, b = pair(2, 1, 24, 24, 24)
+    first, second = system.data.modalities
+    batch = {first: a, second: b, "meta": [{}, {}]}
+    parts = system.task.loss(system.forward(batch), batch)
+    assert {"information_loss", "edge_loss", "false_edges"} <= set(parts)
+    parts["loss"].backward()
+    without = [
+        name for name, p in system.model.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-12
+    ]
+    assert without == []
+
+
+def test_the_published_presets_have_neither_the_head_nor_the_terms_that_are_ours() -> None:
+    for name in ("tiny", "base"):
+        found = config.build(Config, config.preset("clinicalfmamba3d", name))
+        assert found.model.head == "sigmoid"
+        assert (found.loss.information_weight, found.loss.edge_weight, found.loss.false_edge_weight) == (0, 0, 0)

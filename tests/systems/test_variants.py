@@ -26,11 +26,16 @@ VALUES: dict[tuple[str, str], list[str]] = {
     ("clinicalfmamba", "detail-width"): ["16"],
     ("clinicalfmamba", "detail-dilations"): ["1,2,4", "1,2,2,1"],
     ("clinicalfmamba", "detail-levels"): ["2"],
+    ("clinicalfmamba", "detail-sharpness"): ["1"],
     ("clinicalfmamba3d", "channels"): ["12,16,32", "8,24,32", "8,16,16"],
     ("clinicalfmamba3d", "dilations"): ["2,3,5", "1,2,5", "1,3,4"],
     ("clinicalfmamba3d", "latent-blocks"): ["2"],
     ("clinicalfmamba3d", "d-state"): ["4"],
     ("clinicalfmamba3d", "expand"): ["1"],
+    ("clinicalfmamba3d", "detail-width"): ["16"],
+    ("clinicalfmamba3d", "detail-dilations"): ["1,2,4", "1,2,2,1"],
+    ("clinicalfmamba3d", "detail-levels"): ["2"],
+    ("clinicalfmamba3d", "detail-sharpness"): ["1"],
     ("xfmamba", "num-outputs"): ["1"],
     ("xfmamba", "dim"): ["16"],
     ("xfmamba", "depths"): ["2,1,1,1", "1,1,1,2"],
@@ -46,11 +51,22 @@ BESIDE: dict[tuple[str, str], dict[str, str]] = {
     ("clinicalfmamba", "detail-width"): {"head": "details"},
     ("clinicalfmamba", "detail-dilations"): {"head": "details"},
     ("clinicalfmamba", "detail-levels"): {"head": "details"},
+    ("clinicalfmamba", "detail-sharpness"): {"head": "details"},
+    ("clinicalfmamba3d", "detail-width"): {"head": "details"},
+    ("clinicalfmamba3d", "detail-dilations"): {"head": "details"},
+    ("clinicalfmamba3d", "detail-levels"): {"head": "details"},
+    ("clinicalfmamba3d", "detail-sharpness"): {"head": "details"},
     ("xfmamba", "timm-model"): {"encoder": "timm", "timm-model": "convnext_atto"},
     ("xfmamba", "encoder"): {"timm-model": "convnext_atto"},
 }
 # Options that change something else than the outputs of given weights.
-OTHERWISE = {("xfmamba", "init"): "start", ("xfmamba", "drop-path"): "training", ("xfmamba", "recompute"): "memory"}
+OTHERWISE = {
+    ("clinicalfmamba", "detail-sharpness"): "start",
+    ("clinicalfmamba3d", "detail-sharpness"): "start",
+    ("xfmamba", "init"): "start",
+    ("xfmamba", "drop-path"): "training",
+    ("xfmamba", "recompute"): "memory",
+}
 
 
 def model_leaves(name: str) -> dict[str, options.Leaf]:
@@ -91,11 +107,11 @@ CASES = [
 
 def test_this_many_options_are_tried() -> None:
     assert {name: len(model_leaves(name)) for name in NAMES} == {
-        "clinicalfmamba": 16,
-        "clinicalfmamba3d": 10,
+        "clinicalfmamba": 17,
+        "clinicalfmamba3d": 15,
         "xfmamba": 20,
     }
-    assert len(CASES) == 62
+    assert len(CASES) == 69
 
 
 @pytest.fixture(scope="module")

@@ -156,3 +156,15 @@ def test_users_mistakes_are_one_line(run: Path, brains: Path, tmp_path: Path, ca
     PIL.Image.new("L", (8, 8)).save(picture)
     words = ["predict", str(run), "--t1ce", str(picture), "--flair", str(files["flair"])]
     assert ".nii or .nii.gz" in fails(words, capsys)
+
+
+def test_the_demonstration_compares_three_planes_with_axial_slices(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["demo", "clinicalfmamba3d", "--quick", "--out", str(tmp_path)]) == 0
+    folder = tmp_path / "run" / "evaluation" / "test"
+    methods = json_of(folder / "evaluation.json")["methods"]
+    assert methods == ["clinicalfmamba3d", "axial (one route)", "average", "maximum", "laplacian"]
+    assert json_of(folder / "comparison.json")["reference"] == "clinicalfmamba3d"
+    assert "| axial (one route) | qabf |" in (folder / "comparison.md").read_text()
+    routes = {name: scanfuse.load(tmp_path / name).system.config.model.routes for name in ("run", "run-axial")}
+    assert routes == {"run": "triplane3", "run-axial": "axial"}
+    assert "axial (one route) - clinicalfmamba3d" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Parts of ClinicalFMamba that images and volumes share: the encoder, latent stacks, enlargement and attention.
+"""Parts of ClinicalFMamba that images and volumes share: encoder, latent stacks, enlargement, attention, head.
 
 What differs is the number of sides, `num_dims`; a map of k sides is (b, c, *sides) for convolutions and
 (b, *sides, c) for Mamba blocks.
@@ -9,23 +9,29 @@ Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and i
 import itertools
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from scanfuse.config import Section
 from scanfuse.fusion.average import AverageFusion
 from scanfuse.fusion.channel_attention import CMCA, lift_of
 from scanfuse.fusion.concat import ConcatFusion
 from scanfuse.fusion.cross_mamba import CrossMambaFusion
+from scanfuse.fusion.source_details import SourceDetails
 from scanfuse.layers.conv import CONVS, DGCB, LEAK, Dims, EnlargingConv, Norm, norm_of
 from scanfuse.layers.mamba import LatentMamba, RouteSet, VolumeRouteSet
 
 __all__ = [
+    "Dilation",
     "Encoder",
+    "HeadSettings",
     "LatentFusion",
+    "Width",
     "attend",
     "attend_volumes",
     "attention",
@@ -38,6 +44,48 @@ __all__ = [
 
 LatentFusion = Literal["cross_mamba", "concat", "mean"]
 """How two latent maps become one."""
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+Dilation = Annotated[int, Field(ge=1, le=64)]
+
+
+class HeadSettings(Section):
+    """The last layer of a network, as published or ours."""
+
+    head: Literal["sigmoid", "details"] = Field(
+        "sigmoid", description="sigmoid: as published; details: a choice between the sources plus their own details"
+    )
+    detail_width: Width = Field(24, description="of the blocks of the head of details")
+    detail_dilations: tuple[Dilation, ...] = Field(
+        (1, 2, 4, 1), min_length=1, max_length=16, description="of these blocks, one for each"
+    )
+    detail_levels: int = Field(4, ge=1, le=8, description="scales of the details: 1, 2, 4, ... pixels")
+    detail_sharpness: float = Field(
+        50.0, gt=0, le=1000, description="of the choice at the start: 50 the brighter source, 1 about the mean"
+    )
+
+    @model_validator(mode="after")
+    def _no_option_without_effect(self) -> "HeadSettings":
+        if self.head == "sigmoid":
+            for name in ("detail_width", "detail_dilations", "detail_levels", "detail_sharpness"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} needs the head of details: --head details")
+        return self
+
+    def details(self, context: int, num_dims: Dims) -> SourceDetails:
+        """The head of details for a context map of so many channels and sides.
+
+        Volumes have it smooth; for images it is as the weights that ship were trained.
+        """
+        return SourceDetails(
+            context=context,
+            width=self.detail_width,
+            dilations=self.detail_dilations,
+            levels=self.detail_levels,
+            sharpness=self.detail_sharpness,
+            num_dims=num_dims,
+            smooth=num_dims == 3,
+        )
 
 
 class Encoder(nn.Module):

@@ -1,4 +1,4 @@
-"""The fused image as a choice between two sources plus their own details, weighed position by position."""
+"""A fused image or volume as a choice between two sources plus their own details, weighed position by position."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scanfuse.layers.conv import CONVS, Dims
+
 __all__ = ["GatedBlock", "SourceDetails", "bands"]
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-_STRIDE = 2  # the network looks at blocks of 2 x 2 pixels: a quarter of the positions, the same arithmetic for each
-_SHARPNESS = (
-    50.0  # of the choice at the start: within 0.02 of equality it is a mixture, beyond it the brighter source
-)
+_TRIANGLE = (1 / 4, 2 / 4, 1 / 4)
+_STRIDE = 2  # the network looks at blocks of 2 x 2 (x 2): a quarter of the positions, or an eighth of a volume's
 _CHOICE_GAIN = 4.0
 _LEAK = 0.01  # of the gradient outside [0, 1]
 
@@ -21,87 +21,139 @@ _LEAK = 0.01  # of the gradient outside [0, 1]
 class GatedBlock(nn.Module):
     """x + Conv1(u * sigmoid(g)), where u and g are the halves of one dilated 3-wide convolution of x.
 
-    Parameters: 19 c^2 + 3 c.
+    Parameters: 19 c^2 + 3 c for images, 55 c^2 + 3 c for volumes.
 
     Args:
-        channels: c. dilation: of the 3-wide convolution.
+        channels: c. dilation: of the 3-wide convolution. num_dims: sides of the map.
 
     Shape:
-        (b, c, h, w) -> the same.
+        (b, c, h, w) or (b, c, d, h, w) -> the same.
     """
 
-    def __init__(self, channels: int, *, dilation: int) -> None:
+    def __init__(self, channels: int, *, dilation: int, num_dims: Dims = 2) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, 2 * channels, 3, padding=dilation, dilation=dilation)
-        self.proj = nn.Conv2d(channels, channels, 1)
+        conv = CONVS[num_dims]
+        self.conv = conv(channels, 2 * channels, 3, padding=dilation, dilation=dilation)
+        self.proj = conv(channels, channels, 1)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c *sides"]) -> Float[Tensor, "b c *sides"]:
         feature, gate = self.conv(x).chunk(2, dim=1)
         return x + self.proj(feature * torch.sigmoid(gate))
 
 
 class SourceDetails(nn.Module):
-    """Chooses between two images and adds their details, with weights that a small full-resolution network finds.
+    """Chooses between two images, or volumes, and adds their details, with weights that a small network finds.
 
-        choice = sigmoid(s (a - b) + 4 l)                                        s starts at 50: the brighter source
+        choice = sigmoid(s (a - b) + 4 l)                                        s starts at `sharpness`
         out    = clip(choice a + (1 - choice) b + sum_k  g_ak D_k a + g_bk D_k b)
 
     D_k x is the detail of x at scale k (`bands`). The maps l and g come from both images, taken as blocks of 2 x 2
-    pixels, and from a context map, through gated dilated blocks without a norm. What is added is always some
-    source's own detail times a number: where both sources are flat, the result is flat. At the start l and g are
-    near 0, and the result is nearly the maximum of the sources.
+    pixels (volumes: 2 x 2 x 2), and from a context map, through gated dilated blocks without a norm. What is added
+    is always some source's own detail times a number: where both sources are flat, the result is flat. At the start
+    l and g are near 0, and the result is nearly the maximum of the sources (sharpness 50: within 0.02 of equality it
+    is a mixture), or nearly their mean (sharpness 1).
 
     Args:
         context: channels of the context map. width: c, of the blocks. dilations: of the blocks, in units of 2 pixels.
-        levels: scales of details, 1 or more.
+        levels: scales of details, 1 or more. sharpness: of the choice at the start. num_dims: sides of the images.
+        smooth: whether l and g are averaged by [1 2 1] / 4 along every side, which leaves nothing of a pattern that
+            alternates from position to position, as blocks of two can have.
 
     Shape:
-        a, b (b, 1, h, w) in [0, 1], context (b, context, h, w) -> (b, 1, h, w) in [0, 1], h and w even.
+        a, b (b, 1, h, w) in [0, 1], context (b, context, h, w) -> (b, 1, h, w) in [0, 1]; or with a depth d before h.
+        All sides even. `found` (b, levels, h, w) each: the bands of a and b where they are cut from larger images,
+        whose coarse bands reach over the cut; None: taken from a and b.
 
     Outside [0, 1] one hundredth of the gradient passes, so that a position that is clipped can come back.
     """
 
-    def __init__(self, *, context: int, width: int, dilations: Sequence[int], levels: int) -> None:
+    def __init__(
+        self,
+        *,
+        context: int,
+        width: int,
+        dilations: Sequence[int],
+        levels: int,
+        sharpness: float = 50.0,
+        num_dims: Dims = 2,
+        smooth: bool = False,
+    ) -> None:
         super().__init__()
         self.levels = levels
-        self.stem = nn.Conv2d(2 * _STRIDE**2, width, 3, padding=1)
-        self.context = nn.Conv2d(context, width, _STRIDE, stride=_STRIDE)
-        self.blocks = nn.Sequential(*(GatedBlock(width, dilation=dilation) for dilation in dilations))
-        self.head = nn.Conv2d(width, (1 + 2 * levels) * _STRIDE**2, 3, padding=1)
+        self.smooth = smooth
+        conv, block = CONVS[num_dims], _STRIDE**num_dims
+        self.stem = conv(2 * block, width, 3, padding=1)
+        self.context = conv(context, width, _STRIDE, stride=_STRIDE)
+        self.blocks = nn.Sequential(
+            *(GatedBlock(width, dilation=dilation, num_dims=num_dims) for dilation in dilations)
+        )
+        self.head = conv(width, (1 + 2 * levels) * block, 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
-        self.log_sharpness = nn.Parameter(torch.tensor(_SHARPNESS).log())
+        self.log_sharpness = nn.Parameter(torch.tensor(sharpness).log())
 
     def forward(
-        self, a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"], context: Float[Tensor, "b c h w"]
-    ) -> Float[Tensor, "b 1 h w"]:
-        both = F.pixel_unshuffle(torch.cat([a, b], dim=1), _STRIDE)
-        found = self.head(self.blocks(self.stem(both) + self.context(context)))
-        lean, *gains = F.pixel_shuffle(found, _STRIDE).split([1, self.levels, self.levels], dim=1)
+        self,
+        a: Float[Tensor, "b 1 *sides"],
+        b: Float[Tensor, "b 1 *sides"],
+        context: Float[Tensor, "b c *sides"],
+        found: tuple[Float[Tensor, "b k *sides"], Float[Tensor, "b k *sides"]] | None = None,
+    ) -> Float[Tensor, "b 1 *sides"]:
+        both = _in_blocks(torch.cat([a, b], dim=1))
+        maps = _out_of_blocks(self.head(self.blocks(self.stem(both) + self.context(context))))
+        if self.smooth:
+            maps = _smooth(maps.flatten(0, 1).unsqueeze(1), _TRIANGLE).view(maps.shape)
+        lean, *gains = maps.split([1, self.levels, self.levels], dim=1)
         choice = torch.sigmoid(self.log_sharpness.exp() * (a - b) + _CHOICE_GAIN * lean)
         fused = choice * a + (1 - choice) * b
-        for image, gain in zip((a, b), gains, strict=True):
-            fused = fused + (gain * bands(image, self.levels)).sum(dim=1, keepdim=True)
+        details = found or (bands(a, self.levels), bands(b, self.levels))
+        for detail, gain in zip(details, gains, strict=True):
+            fused = fused + (gain * detail).sum(dim=1, keepdim=True)
         return fused.clamp(0, 1) + _LEAK * (fused - fused.detach())
 
 
-def bands(image: Float[Tensor, "b 1 h w"], levels: int) -> Float[Tensor, "b k h w"]:
+def bands(image: Float[Tensor, "b 1 *sides"], levels: int) -> Float[Tensor, "b k *sides"]:
     """Details at scales 1, 2, 4, ...: B_k-1 x - B_k x, where B_k smooths B_k-1 x with a kernel of taps 2^(k-1) apart.
 
-    The kernel is the binomial [1 4 6 4 1] / 16 along both sides, with replicated borders; no pixel is left out
+    The kernel is the binomial [1 4 6 4 1] / 16 along every side, with replicated borders; no pixel is left out
     ("a trous"). What is left of x after the last scale is the smoothest part, which no band has.
     """
-    kernel = image.new_tensor(_BINOMIAL)
     found = []
     for level in range(levels):
-        step = 2**level
-        reach = 2 * step
-        smooth = F.conv2d(
-            F.pad(image, (reach, reach, 0, 0), mode="replicate"), kernel.view(1, 1, 1, 5), dilation=(1, step)
-        )
-        smooth = F.conv2d(
-            F.pad(smooth, (0, 0, reach, reach), mode="replicate"), kernel.view(1, 1, 5, 1), dilation=(step, 1)
-        )
+        smooth = _smooth(image, _BINOMIAL, step=2**level)
         found.append(image - smooth)
         image = smooth
     return torch.cat(found, dim=1)
+
+
+def _smooth(image: Float[Tensor, "n 1 *sides"], taps: Sequence[float], step: int = 1) -> Float[Tensor, "n 1 *sides"]:
+    """The mean with these weights along every side, of positions `step` apart; borders are replicated."""
+    kernel = image.new_tensor(taps)
+    num_dims = image.ndim - 2
+    conv = F.conv2d if num_dims == 2 else F.conv3d
+    reach = len(taps) // 2 * step
+    for last in range(num_dims):  # the last side first
+        around, sides, apart = [0, 0] * num_dims, [1] * num_dims, [1] * num_dims
+        around[2 * last : 2 * last + 2] = [reach, reach]
+        sides[-1 - last], apart[-1 - last] = len(taps), step
+        image = conv(F.pad(image, around, mode="replicate"), kernel.view(1, 1, *sides), dilation=apart)
+    return image
+
+
+def _in_blocks(image: Float[Tensor, "b c *sides"]) -> Float[Tensor, "b c2 *halves"]:
+    """`pixel_unshuffle` with any number of sides: the positions of a block of 2 x 2 (x 2) become channels."""
+    num_dims = image.ndim - 2
+    apart = image.reshape(
+        *image.shape[:2], *(part for side in image.shape[2:] for part in (side // _STRIDE, _STRIDE))
+    )
+    places, inner = range(2, 2 + 2 * num_dims, 2), range(3, 3 + 2 * num_dims, 2)
+    return apart.permute(0, 1, *inner, *places).flatten(1, 1 + num_dims)
+
+
+def _out_of_blocks(blocks: Float[Tensor, "b c2 *halves"]) -> Float[Tensor, "b c *sides"]:
+    """What `_in_blocks` undoes."""
+    num_dims = blocks.ndim - 2
+    apart = blocks.unflatten(1, (-1, *(_STRIDE,) * num_dims))
+    order = (part for side in range(num_dims) for part in (2 + num_dims + side, 2 + side))
+    sides = [_STRIDE * side for side in blocks.shape[2:]]
+    return apart.permute(0, 1, *order).reshape(blocks.shape[0], -1, *sides)

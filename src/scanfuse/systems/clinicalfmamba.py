@@ -44,16 +44,19 @@ Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and i
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from scanfuse.backbones.fmamba import (
+    Dilation,
     Encoder,
+    HeadSettings,
     LatentFusion,
+    Width,
     attend,
     attention,
     enlarging_stages,
@@ -65,22 +68,17 @@ from scanfuse.config import Section, TrainConfig
 from scanfuse.data.folds import FoldConfig
 from scanfuse.data.inputs.image_pairs import ImagePairs, PairSettings
 from scanfuse.fusion.channel_attention import CMCA, neighbourhoods
-from scanfuse.fusion.source_details import SourceDetails
 from scanfuse.layers.conv import Norm
 from scanfuse.layers.mamba import Mamba, RouteSet
 from scanfuse.systems import Demonstration
 from scanfuse.tasks.fuse import Fusion, OutputSettings
-from scanfuse.tasks.fuse.image_loss import ImageFusionLoss
+from scanfuse.tasks.fuse.extended_loss import ExtendedFusionLoss
 from scanfuse.tasks.fuse.images import Images
 
 __all__ = ["Config", "Model", "ModelConfig", "System"]
 
 
-Width = Annotated[int, Field(ge=1, le=4096)]
-Dilation = Annotated[int, Field(ge=1, le=64)]
-
-
-class ModelConfig(Section):
+class ModelConfig(HeadSettings):
     """The network. The defaults are the published widths for 256 x 256 images (`base`).
 
     Upper bounds lie far above what fits into any memory together; they catch slips of the hand before they fill it.
@@ -100,22 +98,6 @@ class ModelConfig(Section):
     routes: RouteSet = Field("cross", description="orders in which a map is read: four, or row by row only")
     cmca: bool = Field(True, description="channel attention from the stem features into the decoder: on or off")
     norm: Norm = Field("batch", description="of the convolutions; group does not depend on the batch")
-    head: Literal["sigmoid", "details"] = Field(
-        "sigmoid", description="sigmoid: as published; details: a choice between the sources plus their own details"
-    )
-    detail_width: Width = Field(24, description="of the blocks of the head of details")
-    detail_dilations: tuple[Dilation, ...] = Field(
-        (1, 2, 4, 1), min_length=1, max_length=16, description="of these blocks, one for each"
-    )
-    detail_levels: int = Field(4, ge=1, le=8, description="scales of the details: 1, 2, 4, ... pixels")
-
-    @model_validator(mode="after")
-    def _no_option_without_effect(self) -> "ModelConfig":
-        if self.head == "sigmoid":
-            for name in ("detail_width", "detail_dilations", "detail_levels"):
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} needs the head of details: --head details")
-        return self
 
     @property
     def stride(self) -> int:
@@ -202,12 +184,7 @@ class Model(nn.Module):
         if config.head == "sigmoid":
             self.head = nn.Conv2d(c0, 1, 3, padding=1)
         else:
-            self.details = SourceDetails(
-                context=c0,
-                width=config.detail_width,
-                dilations=config.detail_dilations,
-                levels=config.detail_levels,
-            )
+            self.details = config.details(c0, num_dims=2)
 
     def forward(self, a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
         if a.shape != b.shape or a.shape[1] != 1:
@@ -238,7 +215,7 @@ class Config(Section):
     system: Literal["clinicalfmamba"] = "clinicalfmamba"
     model: ModelConfig = ModelConfig()
     data: PairSettings = PairSettings()
-    loss: ImageFusionLoss = ImageFusionLoss()
+    loss: ExtendedFusionLoss = ExtendedFusionLoss()
     folds: FoldConfig = FoldConfig()
     output: OutputSettings = OutputSettings()
     train: TrainConfig = TrainConfig()

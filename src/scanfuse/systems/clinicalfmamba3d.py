@@ -32,10 +32,13 @@ Differences from the publication
 * Whole volumes are cut to what is not background and fused window by window, cross-faded; what the channel
   attention pools is the whole volume all the same. The memory is that of a window (`--window`).
 * Where both sources are background the result is background, in training too: the network is not asked for it.
-* The loss is that of images in three dimensions (see `scanfuse.tasks.fuse.loss`).
+* The published loss is that of images in three dimensions (see `scanfuse.tasks.fuse.loss`).
 * Decoder stages are Conv3, LeakyReLU, norm, both modalities pass the encoder in one batch, and all routes have the
   initial step sizes of Mamba, as for images.
 * `norm="group"` is ours; it is asked for where a batch has one sample.
+* `head="details"` and the preset `detail` are ours, as for images (`fusion.source_details`): 185,689 parameters more
+  with the widths of `detail`. The details of a window are those of the whole volume. The further terms of the loss
+  (`scanfuse.tasks.fuse.extended_loss`), taken over axial slices, are ours too, and off in the other presets.
 
 Source: M. Zhou and F. Khalvati, "ClinicalFMamba", arXiv 2508.03008, 2025, and its published code.
 """
@@ -49,8 +52,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from scanfuse.backbones.fmamba import (
+    Dilation,
     Encoder,
+    HeadSettings,
     LatentFusion,
+    Width,
     attend_volumes,
     attention_of_volumes,
     enlarging_stages,
@@ -62,24 +68,25 @@ from scanfuse.config import Section, TrainConfig
 from scanfuse.data.folds import FoldConfig
 from scanfuse.data.inputs.volumes import VolumePairs, VolumeSettings
 from scanfuse.fusion.channel_attention import CMCA
+from scanfuse.fusion.source_details import bands
 from scanfuse.layers.conv import Norm
 from scanfuse.layers.mamba import VolumeRouteSet
 from scanfuse.systems import Demonstration
 from scanfuse.tasks.fuse import Fusion, OutputSettings
-from scanfuse.tasks.fuse.loss import FusionLoss
+from scanfuse.tasks.fuse.extended_loss import ExtendedFusionLoss
 from scanfuse.tasks.fuse.sliding import SlidingWindow, sliding
 from scanfuse.tasks.fuse.volumes import Volumes
 
 __all__ = ["Config", "Model", "ModelConfig", "System"]
 
-_FURTHEST = 4096
 
-
-class ModelConfig(Section):
+class ModelConfig(HeadSettings):
     """The network. The defaults are the published widths (`base`)."""
 
-    channels: tuple[int, int, int] = Field((32, 64, 128), description="widths of the stages; the first is the stem's")
-    dilations: tuple[int, int, int] = Field((1, 3, 5), description="of the gated convolution blocks")
+    channels: tuple[Width, Width, Width] = Field(
+        (32, 64, 128), description="widths of the stages; the first is the stem's"
+    )
+    dilations: tuple[Dilation, Dilation, Dilation] = Field((1, 3, 5), description="of the gated convolution blocks")
     stem_stride: Literal[1, 2] = Field(2, description="2 halves the volume before stage 1; 1 keeps it whole")
     latent_blocks: int = Field(5, ge=1, le=64, description="Mamba blocks per modality")
     d_state: int = Field(8, ge=1, le=256, description="states per channel")
@@ -88,14 +95,6 @@ class ModelConfig(Section):
     routes: VolumeRouteSet = Field("triplane3", description="orders in which a volume is read")
     cmca: bool = Field(True, description="channel attention from the stem features into the decoder: on or off")
     norm: Norm = Field("batch", description="of the convolutions; group does not depend on the batch")
-
-    @model_validator(mode="after")
-    def _sizes(self) -> "ModelConfig":
-        if not all(1 <= width <= _FURTHEST for width in self.channels):
-            raise ValueError(f"the widths {self.channels} must lie in 1 to {_FURTHEST}")
-        if not all(1 <= dilation <= 64 for dilation in self.dilations):
-            raise ValueError(f"the dilations {self.dilations} must lie in 1 to 64")
-        return self
 
     @property
     def stride(self) -> int:
@@ -106,8 +105,11 @@ class ModelConfig(Section):
 class Model(nn.Module):
     """The whole network: a, b (batch, 1, d, h, w) in [0, 1] -> fused (batch, 1, d, h, w) in (0, 1), any sides.
 
+    With the head of details the result is in [0, 1].
+
     Args:
         weights: what `attention_of` gave for the whole volumes that a and b are windows of; None: a and b are whole.
+        found: windows of what `bands_of` gave for them; None: a and b are whole.
 
     Raises:
         ValueError: the two volumes differ in shape or do not have one channel.
@@ -133,13 +135,17 @@ class Model(nn.Module):
         self.decoder = enlarging_stages(config.channels, stem_stride=config.stem_stride, norm=config.norm, num_dims=3)
         if config.cmca:
             self.cmca = CMCA(c0, num_dims=3)
-        self.head = nn.Conv3d(c0, 1, 3, padding=1)
+        if config.head == "sigmoid":
+            self.head = nn.Conv3d(c0, 1, 3, padding=1)
+        else:
+            self.details = config.details(c0, num_dims=3)
 
     def forward(
         self,
         a: Float[Tensor, "b 1 d h w"],
         b: Float[Tensor, "b 1 d h w"],
         weights: Float[Tensor, "b c j"] | None = None,
+        found: tuple[Float[Tensor, "b k d h w"], Float[Tensor, "b k d h w"]] | None = None,
     ) -> Float[Tensor, "b 1 d h w"]:
         if a.shape != b.shape or a.shape[1] != 1 or a.ndim != 5:
             raise ValueError(
@@ -152,18 +158,32 @@ class Model(nn.Module):
         f = self.decoder(fused.movedim(-1, 1))
         # The last steps are float32 under autocast too: bfloat16 voxels would have fewer than 8 bits.
         with torch.autocast(f.device.type, enabled=False):
-            f = f.to(self.head.weight.dtype)
+            f = f.to(self.stem.weight.dtype)
+            x_a, x_b = pair.to(f.dtype).chunk(2)
             if self.config.cmca:
-                x_a, x_b = pair.to(f.dtype).chunk(2)
                 weights = attention_of_volumes(self.cmca, (x_a, x_b), self.stem) if weights is None else weights
                 f = attend_volumes(f, (x_a, x_b), weights)
-            return torch.sigmoid(self.head(f))[..., :depth, :height, :width]
+            if self.config.head == "sigmoid":
+                fused = torch.sigmoid(self.head(f))
+            else:
+                given = found and (padded(found[0], self.config.stride), padded(found[1], self.config.stride))
+                fused = self.details(x_a, x_b, f, given)
+            return fused[..., :depth, :height, :width]
 
     def attention_of(
         self, a: Float[Tensor, "b 1 d h w"], b: Float[Tensor, "b 1 d h w"]
     ) -> Float[Tensor, "b c j"] | None:
         """What the channel attention makes of whole volumes, for their windows; None without CMCA."""
         return attention_of_volumes(self.cmca, (a, b), self.stem) if self.config.cmca else None
+
+    def bands_of(
+        self, a: Float[Tensor, "b 1 d h w"], b: Float[Tensor, "b 1 d h w"]
+    ) -> tuple[Float[Tensor, "b k d h w"], ...]:
+        """The details of whole volumes, for their windows: none without the head of details."""
+        if self.config.head == "sigmoid":
+            return ()
+        with torch.autocast(a.device.type, enabled=False):
+            return bands(a, self.config.detail_levels), bands(b, self.config.detail_levels)
 
 
 class Config(Section):
@@ -172,7 +192,7 @@ class Config(Section):
     system: Literal["clinicalfmamba3d"] = "clinicalfmamba3d"
     model: ModelConfig = ModelConfig()
     data: VolumeSettings = VolumeSettings()
-    loss: FusionLoss = FusionLoss()
+    loss: ExtendedFusionLoss = ExtendedFusionLoss()
     folds: FoldConfig = FoldConfig()
     output: OutputSettings = OutputSettings()
     prediction: SlidingWindow = SlidingWindow()
@@ -194,11 +214,14 @@ class System:
     Config = Config
     default_preset = "base"
     adjustable = ("window", "overlap", "resample", "baselines")
+    prepared_by = ("pair", "group-pattern")
     demonstration = Demonstration(
         phantom="brats",
-        options={"patients": 16, "size": 48},
+        options={"patients": 24, "size": 64},
         quick={"patients": 6, "size": 24},
         rivals={"axial (one route)": {"model": {"routes": "axial"}}},
+        settings={"data": {"test_fraction": 0.25}},
+        preset="detail",
         timed_size=64,
     )
     config: _Config
@@ -243,8 +266,8 @@ class System:
         weights = self.model.attention_of(a, b)
         settings = self.config.prediction
         return sliding(
-            lambda part_a, part_b: self.model(part_a, part_b, weights),
-            (a, b),
+            lambda part_a, part_b, *found: self.model(part_a, part_b, weights, found or None),
+            (a, b, *self.model.bands_of(a, b)),
             window=settings.window,
             overlap=settings.overlap,
         )

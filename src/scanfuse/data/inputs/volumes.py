@@ -22,6 +22,7 @@ from scanfuse.data.inputs.registered import PairedSettings, refuse_fitted
 from scanfuse.data.manifest import Manifest, Row
 from scanfuse.data.readers import stem
 from scanfuse.data.readers.volume import Volume, to_unit
+from scanfuse.data.slice_stacks import SPACING_MM, slices_of_cases, write_stack
 from scanfuse.data.volume_check import check_volumes
 from scanfuse.errors import UserError
 
@@ -80,6 +81,32 @@ class VolumePairs:
         wanted: Literal["made", "none"] = "made" if split else "none"
         found = self.settings.opened(root, self.modalities, split=wanted, incomplete=incomplete)
         return folded(found, self.folds) if split else found
+
+    def raw_cases(self, root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+        """Slices of cases as pictures, such as the Harvard atlas: volumes to make -> `root`, where their slices are.
+
+        Raises:
+            UserError: there are no such pictures; see `slice_stacks.slices_of_cases`.
+        """
+        cases = slices_of_cases(root, self.modalities, self.settings.group_pattern)
+        # That phantoms are phantoms must not be lost.
+        about = [path for path in (root / "ABOUT.txt", *sorted(root.glob("*/ABOUT.txt"))) if path.is_file()]
+        beside = {"ABOUT.txt": about[0]} if about else {}
+        return {f"{name}/{case}.nii.gz": root for case in cases for name in self.modalities}, beside
+
+    def convert(self, source: Path, target: Path) -> dict[str, Any]:
+        """The slices of one case and modality, which the name of `target` says, as a NIfTI volume."""
+        case, modality = target.name.removesuffix(".nii.gz"), target.parent.name
+        rows = slices_of_cases(source, self.modalities, self.settings.group_pattern)[case]
+        return write_stack([row.paths[modality] for row in rows], target)
+
+    def how_prepared(self) -> dict[str, Any]:
+        """What `convert` depends on, with the spacing that it assumes."""
+        return {
+            "pair": self.settings.pair,
+            "group_pattern": self.settings.group_pattern,
+            "assumed_spacing_mm": list(SPACING_MM),
+        }
 
     def prepare(self, training: Manifest) -> Fitted:
         return Fitted()

@@ -42,7 +42,7 @@ class FusionLoss(Section):
     def further(
         self, fused: Float[Tensor, "b 1 *sides"], a: Float[Tensor, "b 1 *sides"], b: Float[Tensor, "b 1 *sides"]
     ) -> dict[str, tuple[float, Tensor]]:
-        """Further terms by name, each with its weight: none here; see `image_loss`."""
+        """Further terms by name, each with its weight: none here; see `extended_loss`."""
         return {}
 
 

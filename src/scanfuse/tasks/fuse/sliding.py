@@ -29,7 +29,7 @@ class SlidingWindow(Section):
 
 def sliding(
     function: Callable[..., Float[Tensor, "b 1 d h w"]],
-    volumes: Sequence[Float[Tensor, "b 1 d h w"]],
+    volumes: Sequence[Float[Tensor, "b _ d h w"]],
     *,
     window: int,
     overlap: float = 0.25,
@@ -38,7 +38,7 @@ def sliding(
 
     Args:
         function: windows of all volumes -> a result of the same sides.
-        volumes: of one shape.
+        volumes: of one shape, but for the channels.
         window: side of the windows; where a volume is smaller, the window is.
         overlap: of neighbouring windows at least, as a share of the window, in [0, 0.5].
 

@@ -1,4 +1,4 @@
-"""Terms of the loss for images: against the metrics, their gradients, and what each of them is for."""
+"""Further terms of the loss: against the metrics, their gradients, and what each of them is for."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from scipy.ndimage import sobel
 from torch import Tensor
 
 from scanfuse.metrics.fusion import score
-from scanfuse.tasks.fuse import image_loss
-from scanfuse.tasks.fuse.image_loss import ImageFusionLoss, edge_transfer, false_edges, information
+from scanfuse.tasks.fuse import extended_loss
+from scanfuse.tasks.fuse.extended_loss import ExtendedFusionLoss, edge_transfer, false_edges, information
 from scanfuse.tasks.fuse.loss import FusionLoss, fusion_loss
 
 
@@ -76,8 +76,8 @@ def test_the_poorer_source_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, _ = smooth_images(3)
     found = []
     for kept in ((1.0, 0.05), (0.5, 0.4)):
-        monkeypatch.setattr(image_loss, "information", lambda *_, kept=kept: tuple(map(torch.tensor, kept)))
-        found.append(float(ImageFusionLoss(information_weight=1).further(a, a, b)["information_loss"][1]))
+        monkeypatch.setattr(extended_loss, "information", lambda *_, kept=kept: tuple(map(torch.tensor, kept)))
+        found.append(float(ExtendedFusionLoss(information_weight=1).further(a, a, b)["information_loss"][1]))
     assert found[0] == pytest.approx(-(np.log(1.02) + np.log(0.07)) / 2)
     assert found[1] < found[0]
 
@@ -92,22 +92,37 @@ def test_false_edges() -> None:
     assert float(false_edges(seam, a, b)) > 0.03
 
 
+def test_the_terms_of_a_volume_are_those_of_its_axial_slices() -> None:
+    weights = ExtendedFusionLoss(information_weight=1, edge_weight=1, false_edge_weight=1)
+    random = torch.Generator().manual_seed(4)
+    fused, a, b = (torch.rand(2, 1, 5, 24, 20, generator=random) for _ in range(3))
+    slices = [torch.stack([x[i, :, k] for i in range(2) for k in range(5)]) for x in (fused, a, b)]
+    of_volume, of_slices = weights.further(fused, a, b), weights.further(*slices)
+    assert set(of_volume) == {"information_loss", "edge_loss", "false_edges"}
+    for name, (_, term) in of_volume.items():
+        torch.testing.assert_close(term, of_slices[name][1])
+        assert float(term.abs()) > 0.01
+
+
 def test_sizes_and_flat_images_are_finite() -> None:
-    weights = ImageFusionLoss(information_weight=1, edge_weight=1, false_edge_weight=1)
-    for side in (1, 8, 16, 40):
-        for a, b in ((torch.zeros(1, 1, side, side), torch.zeros(1, 1, side, side)), torch.rand(2, 1, 1, side, side)):
+    weights = ExtendedFusionLoss(information_weight=1, edge_weight=1, false_edge_weight=1)
+    for sides in ((1, 1), (8, 8), (16, 16), (40, 40), (3, 20, 7)):
+        for a, b in ((torch.zeros(1, 1, *sides), torch.zeros(1, 1, *sides)), torch.rand(2, 1, 1, *sides)):
             fused = ((a + b) / 2).requires_grad_()
             loss = fusion_loss(fused, a, b, weights)["loss"]
             loss.backward()
             assert torch.isfinite(loss) and torch.isfinite(fused.grad).all()
 
 
-def test_the_weighted_sum_and_the_published_loss() -> None:
+@pytest.mark.parametrize("depth", [0, 3])
+def test_the_weighted_sum_and_the_published_loss(depth: int) -> None:
     a, b, fused = smooth_images(3)
+    if depth:
+        a, b, fused = (torch.stack([0.9**k * image for k in range(depth)], dim=2) for image in (a, b, fused))
     plain = fusion_loss(fused, a, b, FusionLoss())
-    assert fusion_loss(fused, a, b, ImageFusionLoss()).keys() == plain.keys()
-    assert torch.equal(fusion_loss(fused, a, b, ImageFusionLoss())["loss"], plain["loss"])
-    weights = ImageFusionLoss(information_weight=0.5, edge_weight=3, false_edge_weight=2)
+    assert fusion_loss(fused, a, b, ExtendedFusionLoss()).keys() == plain.keys()
+    assert torch.equal(fusion_loss(fused, a, b, ExtendedFusionLoss())["loss"], plain["loss"])
+    weights = ExtendedFusionLoss(information_weight=0.5, edge_weight=3, false_edge_weight=2)
     found = fusion_loss(fused, a, b, weights)
     expected = plain["loss"] + 0.5 * found["information_loss"] + 3 * found["edge_loss"] + 2 * found["false_edges"]
     torch.testing.assert_close(found["loss"], expected)
@@ -119,7 +134,7 @@ def test_pixels_that_follow_a_term_improve_its_metric(name: str) -> None:
     fused = (torch.maximum(a, b) + 0.05 * torch.randn(a.shape, generator=torch.Generator().manual_seed(1))).clamp(
         0, 1
     )
-    weights = ImageFusionLoss(pixel_weight=0, gradient_weight=0, ssim_weight=0, **{name: 1})
+    weights = ExtendedFusionLoss(pixel_weight=0, gradient_weight=0, ssim_weight=0, **{name: 1})
     metric_name = {"information_weight": "vif", "edge_weight": "qabf", "false_edge_weight": "nabf"}[name]
     before = metric(metric_name, fused, a, b)
     pixels = fused.clone().requires_grad_()

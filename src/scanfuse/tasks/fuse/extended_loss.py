@@ -1,4 +1,4 @@
-"""Further terms of the objective for images: information, edges, and edges that no source has.
+"""Further terms of the objective: information, edges, and edges that no source has.
 
     L = the loss of `scanfuse.tasks.fuse.loss`
         - w_information (log(VIF(A, F) + 0.02) + log(VIF(B, F) + 0.02)) / 2
@@ -13,6 +13,7 @@ Differences from the metrics
 * Sums over a batch are divided by sums over the batch, so that a crop without content weighs nothing.
 * The logarithm makes the poorer source count: the sum of both VIF is largest where one source is copied with its
   noise and the other one is dropped, which is no fusion.
+* Of volumes all axial slices count, empty ones with nothing; the tables take the mean over at most 24 of them.
 * Q takes the angle between directions as such. That of the metric jumps by two right angles at horizontal edges.
 * Borders are replicated, not zero.
 """
@@ -27,7 +28,7 @@ from torch import Tensor
 
 from scanfuse.tasks.fuse.loss import FusionLoss, gaussian_mean, sobel
 
-__all__ = ["ImageFusionLoss", "edge_transfer", "false_edges", "information"]
+__all__ = ["ExtendedFusionLoss", "edge_transfer", "false_edges", "information"]
 
 _WINDOWS = (17, 9, 5, 3)
 _NOISE = 2.0
@@ -35,16 +36,19 @@ _FLOOR = 0.02
 _TINY = 1e-8
 
 
-class ImageFusionLoss(FusionLoss):
-    """Weights of the terms for images; the last three are ours and off by default."""
+class ExtendedFusionLoss(FusionLoss):
+    """Weights of all terms, for images and for volumes; the last three are ours and off by default."""
 
     information_weight: float = Field(0.0, ge=0, description="weight of the visual information of both sources")
     edge_weight: float = Field(0.0, ge=0, description="weight of the transfer of the sources' edges")
     false_edge_weight: float = Field(0.0, ge=0, description="weight of edges stronger than those of both sources")
 
     def further(
-        self, fused: Float[Tensor, "b 1 h w"], a: Float[Tensor, "b 1 h w"], b: Float[Tensor, "b 1 h w"]
+        self, fused: Float[Tensor, "b 1 *sides"], a: Float[Tensor, "b 1 *sides"], b: Float[Tensor, "b 1 *sides"]
     ) -> dict[str, tuple[float, Tensor]]:
+        """The terms that are switched on; of volumes they are taken over the axial slices, as in the tables."""
+        if fused.ndim == 5:
+            fused, a, b = (volume.transpose(1, 2).flatten(0, 1) for volume in (fused, a, b))
         found: dict[str, tuple[float, Tensor]] = {}
         if self.information_weight:
             kept = torch.stack(information(fused, a, b))
