@@ -5,6 +5,7 @@ network in float64: no figure without parity. Presets take turns, as the contend
 """
 
 import functools
+import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -199,6 +200,7 @@ def kind_of(operation: str) -> str:
 
 def _shares(timed: _Timed) -> dict[str, float]:
     """Kind -> its share of the computing time."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes "ERROR" where there is no GPU
     on_gpu = next(timed.system.model.parameters()).device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with profile(activities=activities) as profiler:
