@@ -256,6 +256,9 @@ def _flat(*tensors: Tensor) -> list[np.ndarray]:
     """The memory of each tensor from its first element to its last, as a one-dimensional array: one compilation."""
     arrays = []
     for x in tensors:
+        if x.is_contiguous():  # most are, and this way takes a third of the time
+            arrays.append(x.detach().numpy().reshape(-1))
+            continue
         span = 1 + sum((s - 1) * t for s, t in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
         arrays.append(x.detach().as_strided((span,), (1,)).numpy())
     return arrays
