@@ -48,3 +48,17 @@ def test_weights_from_a_file_in_timms_own_names(tmp_path: Path) -> None:
 def test_an_unknown_name_is_one_line() -> None:
     with pytest.raises(UserError, match=r"no model 'convnext_tinny'; similar: .*convnext_tiny"):
         TimmEncoder("convnext_tinny")
+
+
+@pytest.mark.parametrize("name", ["dla46_c", "swin_tiny_patch4_window7_224"])
+def test_a_size_that_the_network_cannot_take_is_one_line(name: str) -> None:
+    encoder = TimmEncoder(name).eval()
+    with torch.no_grad():
+        assert encoder(torch.zeros(1, 3, 224, 224)).shape[2:] == (7, 7)
+        with pytest.raises(UserError, match=r"cannot take pictures of 48 x 48 pixels: give --size 224"):
+            encoder(torch.zeros(1, 3, 48, 48))
+
+
+def test_other_faults_of_a_network_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="channels"):
+        TimmEncoder("resnet18").eval()(torch.zeros(1, 5, 64, 64))

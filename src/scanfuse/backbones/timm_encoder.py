@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 import timm
+import torch
 from jaxtyping import Float
 from timm.layers import Format
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class TimmEncoder(nn.Module):
             the channels and scales them, or sums them for one.
 
     Raises:
-        UserError: timm has no such model.
+        UserError: timm has no such model; in the forward, pictures of a size that the network cannot take.
 
     Example:
         >>> TimmEncoder("resnet18")(torch.zeros(1, 3, 64, 96)).shape
@@ -44,7 +45,17 @@ class TimmEncoder(nn.Module):
         self.is_channels_last = getattr(self.network, "output_fmt", None) == Format.NHWC
 
     def forward(self, x: Float[Tensor, "b c_in h w"]) -> Float[Tensor, "b c h2 w2"]:
-        features: Tensor = self.network(x)[-1]
+        try:
+            features: Tensor = self.network(x)[-1]
+        except (RuntimeError, AssertionError) as error:
+            # Networks say it in many ways: maps that do not fit each other, an assertion of the size.
+            if isinstance(error, torch.OutOfMemoryError) or "match" not in str(error):
+                raise
+            height, width = x.shape[2:]
+            raise UserError(
+                f"{self.name} cannot take pictures of {height} x {width} pixels: give --size 224, or another "
+                "multiple of 32."
+            ) from error
         return features.permute(0, 3, 1, 2) if self.is_channels_last else features
 
     def load(self, file: str | Path | None = None) -> None:
