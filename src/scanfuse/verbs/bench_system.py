@@ -4,7 +4,6 @@ The sample is a phantom of the system's demonstration. Every preset's output is 
 network in float64: no figure without parity. Presets take turns, as the contenders of `bench` do.
 """
 
-import functools
 import os
 import re
 import tempfile
@@ -142,23 +141,22 @@ def _prepared(name: str, preset: str, data: Path, size: int, device: torch.devic
     dataset: Any = system.data.dataset(manifest.subset("test"), train=False)
     batch = system.data.collate([dataset[0]])
     system.model.to(device).eval()
-    timed = _Timed(system, to_device(batch, device), 0.0)
-    return _Timed(system, timed.batch, _error(timed, preset))
+    batch = to_device(batch, device)
+    return _Timed(system, batch, _error(system, batch, preset))
 
 
-def _error(timed: _Timed, preset: str) -> float:
+@torch.inference_mode()
+def _error(system: systems.System, batch: dict[str, Any], preset: str) -> float:
     """The largest relative error of the outputs, against float64.
 
     Raises:
         ParityError: it is beyond the tolerance.
     """
-    ours = list(_tensors(timed()))
-    double = deepcopy(timed.system.model).double()
-    single, timed.system.model = timed.system.model, double
-    try:
-        exact = list(_tensors(_Timed(timed.system, _doubled(timed.batch), 0.0)()))
-    finally:
-        timed.system.model = single
+    ours = list(_tensors(system.forward(batch)))
+    single = system.model
+    system.model = deepcopy(single).double()
+    exact = list(_tensors(system.forward(_doubled(batch))))
+    system.model = single
     worst = 0.0
     for one, other in zip(ours, exact, strict=True):
         scale = other.double().abs().max().clamp_min(1e-30)
@@ -217,7 +215,7 @@ def _shares(timed: _Timed) -> dict[str, float]:
 def _text(name: str, timed: Mapping[str, _Timed], times: Mapping[str, Times], facts: Mapping[str, str]) -> str:
     rows = []
     for preset, each in timed.items():
-        count = functools.reduce(lambda found, p: found + p.numel(), each.system.model.parameters(), 0)
+        count = sum(p.numel() for p in each.system.model.parameters())
         shapes = {" x ".join(map(str, x.shape)) for x in _inputs(each)}
         shares = {kind: f"{100 * share:.0f} %" for kind, share in _shares(each).items()}
         rows.append(
