@@ -43,7 +43,7 @@ from scanfuse.errors import UserError
 from scanfuse.files import atomic_path, remove_abandoned, write_text
 from scanfuse.foreign import check_file, foreign, read_json, shown
 
-__all__ = ["CROSS_VALIDATION", "Run", "create_run", "file_digest", "new_run", "open_run"]
+__all__ = ["CROSS_VALIDATION", "Run", "create_run", "file_digest", "misfits", "new_run", "open_run"]
 
 CROSS_VALIDATION = "cross_validation.json"
 """The file that makes a folder that of a cross-validation, which is none of a run."""
@@ -373,6 +373,12 @@ def _near(path: Path) -> str:
         return ""
     near = difflib.get_close_matches(path.name, others, n=1)
     return f"did you mean {shown(path.with_name(near[0]))}?" if near else ""
+
+
+def misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """Names of weights that are missing, of another shape than expected, or not expected at all."""
+    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
+    return wrong + [name for name in weights if name not in expected]
 
 
 def file_digest(path: Path) -> str:

@@ -4,13 +4,13 @@ A run that has learned from a patient whom the new one tests or validates on wou
 start is refused, by what both runs have recorded of their samples.
 """
 
-from typing import Any
+from torch import Tensor
 
 from scanfuse import systems
 from scanfuse.data.fingerprint import fingerprints
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
-from scanfuse.run import Run, file_digest, open_run
+from scanfuse.run import Run, file_digest, misfits, open_run
 from scanfuse.systems import System
 from scanfuse.verbs.samples import MUST_NOT_SHARE
 
@@ -49,21 +49,19 @@ def _from_run(system: System, manifest: Manifest, name: str) -> str:
     if run.config().get("system") != system.config.system:
         raise UserError(f"{name} is a run of {run.config().get('system')}, not of {system.config.system}.")
     weights, own = run.load_weights(), system.model.state_dict()
-    for key in (*own, *weights):
-        shapes = [tuple(each[key].shape) if key in each else None for each in (weights, own)]
-        if shapes[0] != shapes[1]:
-            there, here = map(_said, shapes)
-            raise UserError(
-                f"The network of {name} has another shape ({key}: {there} there, {here} here): give the same model "
-                "settings, such as --preset, and classes."
-            )
+    if wrong := misfits(weights, own):
+        there, here = (_shape(each.get(wrong[0])) for each in (weights, own))
+        raise UserError(
+            f"The network of {name} has another shape ({wrong[0]}: {there} there, {here} here): give the same model "
+            "settings, such as --preset, and classes."
+        )
     _refuse_leaks(run, name, manifest)
     system.model.load_state_dict(weights)
     return f"All weights start from {name} (SHA-256 {file_digest(run.weights_file)})."
 
 
-def _said(shape: Any) -> str:
-    return "none" if shape is None else " x ".join(map(str, shape)) or "one number"
+def _shape(tensor: Tensor | None) -> str:
+    return "none" if tensor is None else " x ".join(map(str, tensor.shape)) or "one number"
 
 
 def _refuse_leaks(run: Run, name: str, manifest: Manifest) -> None:

@@ -31,7 +31,7 @@ from scanfuse.device import choose_device, to_device
 from scanfuse.errors import UserError
 from scanfuse.files import free_id
 from scanfuse.options import leaves, nested
-from scanfuse.run import Run, open_run
+from scanfuse.run import Run, misfits, open_run
 from scanfuse.tasks import Failure, Method
 
 __all__ = ["Ensemble", "Predicted", "Predictor", "listed", "load", "predict_folder", "predict_listed", "predict_one"]
@@ -478,9 +478,7 @@ def _different(trained: Any, config: Any, adjusted: Mapping[str, str]) -> dict[s
 
 def _load_weights(model: nn.Module, run: Run) -> None:
     weights, expected = run.load_weights(), model.state_dict()
-    wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
-    wrong += [name for name in weights if name not in expected]
-    if wrong:
+    if wrong := misfits(weights, expected):
         raise UserError(
             f"{run.weights_file} does not fit config.yaml: {len(wrong)} tensor(s) are missing, unknown or of another "
             f"shape, such as {wrong[0]}. Use the version of scanfuse in run.json, or train again."
