@@ -144,6 +144,26 @@ def test_metrics_are_means_over_slices_that_hold_something() -> None:
         score_volume(fused, a, b[1:])
 
 
+def test_slices_with_next_to_nothing_do_not_count() -> None:
+    """Five voxels of three grey levels, as resampling leaves them beside a brain, weighed as much as its middle."""
+    random = np.random.default_rng(2)
+    fused, a, b = random.integers(1, 256, (3, 4, 20, 20)).astype(float)
+    specks = np.zeros((2, 20, 20))
+    specks[:, 3, 3:8] = 3
+    nothing = np.zeros_like(specks)
+    whole = score_volume(fused, a, b)
+    grown = [np.concatenate([top, volume]) for top, volume in ((nothing, fused), (specks, a), (nothing, b))]
+    found = score_volume(*grown)
+    for name in METRICS.keys() - {"psnr", "ssim"}:
+        assert found[name] == pytest.approx(whole[name], nan_ok=True), name
+    # A twentieth of the fullest slice is enough: here 20 of 400 positions.
+    specks[:, 4, :15] = 3
+    grown = [np.concatenate([top, volume]) for top, volume in ((nothing, fused), (specks, a), (nothing, b))]
+    assert score_volume(*grown)["qabf"] == pytest.approx(whole["qabf"] * 4 / 6, rel=0.01)
+    # What counts is content, not brightness: alone they are all there is.
+    assert score_volume(specks, specks, specks)["qabf"] > 0.97
+
+
 def test_many_slices_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

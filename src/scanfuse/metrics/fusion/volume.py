@@ -6,10 +6,17 @@ from skimage.metrics import structural_similarity
 
 from scanfuse.metrics.fusion import METRICS, score
 
-__all__ = ["MOST_SLICES", "score_volume"]
+__all__ = ["LEAST_SHARE", "MOST_SLICES", "score_volume"]
 
 MOST_SLICES = 24
 """Slices that the mean is over at most: some metrics take a second for a few of them."""
+
+LEAST_SHARE = 0.05
+"""Of the values above 0 in the fullest slice: what a slice needs to be counted.
+
+A slice in which a resampling has left five voxels of three grey levels would else weigh as much as one through the
+middle of a head.
+"""
 
 _WINDOW = 11
 _VOLUMETRIC = ("psnr", "ssim")
@@ -22,8 +29,9 @@ def score_volume(
 
     psnr: 10 log10(255^2 / MSE) with the mean of both mean squared errors, over all voxels. ssim: as for images with
     a Gaussian window of 11 voxels along each side, over positions where it lies inside; NaN where a side is shorter.
-    All others: the mean over axial slices in which a source has a value above 0, of those where the metric is
-    defined; if there are more than `MOST_SLICES`, that many, evenly spread.
+    All others: the mean over axial slices in which `LEAST_SHARE` as many positions as in the fullest one have a value
+    above 0 in a source, of those where the metric is defined; if there are more than `MOST_SLICES`, that many,
+    evenly spread.
 
     Args:
         fused, a, b: slices first, 0..255.
@@ -35,7 +43,8 @@ def score_volume(
         raise ValueError(f"need three volumes of one shape, not {fused.shape}, {a.shape} and {b.shape}")
     fused, a, b = (np.asarray(volume, np.float64) for volume in (fused, a, b))
     found = {"psnr": _psnr(fused, a, b), "ssim": _ssim(fused, a, b)}
-    filled = np.flatnonzero((a > 0).any(axis=(1, 2)) | (b > 0).any(axis=(1, 2)))
+    content = np.count_nonzero((a > 0) | (b > 0), axis=(1, 2))
+    filled = np.flatnonzero((content > 0) & (content >= LEAST_SHARE * content.max()))
     if len(filled) > MOST_SLICES:
         filled = filled[np.rint(np.linspace(0, len(filled) - 1, MOST_SLICES)).astype(int)]
     names = [name for name in METRICS if name not in _VOLUMETRIC]

@@ -15,7 +15,7 @@ from torch import Tensor
 from scanfuse.data.readers.volume import Volume, foreground, from_unit, to_unit, write_volume
 from scanfuse.files import atomic_path, file_name
 from scanfuse.fusion import pixel
-from scanfuse.metrics.fusion.volume import MOST_SLICES, score_volume
+from scanfuse.metrics.fusion.volume import LEAST_SHARE, MOST_SLICES, score_volume
 from scanfuse.tasks.fuse.gallery import side_by_side
 from scanfuse.tasks.fuse.medium import Compared, PlainMethod
 from scanfuse.tasks.fuse.planes import disagreement, planes
@@ -64,7 +64,8 @@ class Volumes:
     )
     notes: tuple[str, ...] = (
         "psnr and ssim are of the volume within the box of what is not background; the other metrics are the mean "
-        f"over axial slices that are not empty (at most {MOST_SLICES}, evenly spread)",
+        f"over axial slices with {LEAST_SHARE:.0%} or more of the content of the fullest one (at most {MOST_SLICES}, "
+        "evenly spread)",
     )
 
     def compared(
