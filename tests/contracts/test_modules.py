@@ -67,6 +67,7 @@ MEMBERS: dict[str, list[Case]] = {
     ],
     "layers.detect_head": [(lambda: DetectHead((16, 32, 64), num_classes=2), LEVELS, [])],
     "layers.drop_path": [(lambda: DropPath(0.0), [MAP], [])],
+    "layers.filters": [],  # their weights are fixed
     "layers.linear": [(lambda: Linear(16, 8), [MAP], [])],
     "layers.mamba": [
         (lambda: RouteMixer(16, num_routes=4, d_state=2, dt_rank=1), [SEQUENCE], [CROSS]),
@@ -145,7 +146,7 @@ MEMBERS: dict[str, list[Case]] = {
         (lambda: GatedBlock(16, dilation=2, num_dims=3), [CUBOID], []),
         (lambda: SourceDetails(context=16, width=8, dilations=(1, 2), levels=2), [PIXELS, PIXELS, WIDE], []),
         (
-            lambda: SourceDetails(context=16, width=8, dilations=(1, 2), levels=2, num_dims=3),
+            lambda: SourceDetails(context=16, width=8, dilations=(1, 2), levels=2, num_dims=3, edges=True),
             [VOXELS, VOXELS, DEEP],
             [],
         ),

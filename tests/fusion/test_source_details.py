@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import correlate1d
+from scipy.ndimage import correlate1d, sobel
 from torch.nn import functional
 
 from scanfuse.fusion import source_details
-from scanfuse.fusion.source_details import SourceDetails, bands
+from scanfuse.fusion.source_details import SourceDetails, bands, edges_of
 
 
 def module(**changes: object) -> SourceDetails:
@@ -73,11 +73,11 @@ def test_bands_and_what_is_left_give_the_image_back() -> None:
     assert left.std() < 0.2 * image.std()
 
 
-@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize(("smooth", "edges"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize(("sides", "sharpness"), [((12, 14), 50.0), ((6, 8, 10), 3.0)])
-def test_the_formula(sides: tuple[int, ...], sharpness: float, smooth: bool) -> None:
+def test_the_formula(sides: tuple[int, ...], sharpness: float, smooth: bool, edges: bool) -> None:
     """Against the docstring, written out with the weights that the network found."""
-    details = module(num_dims=len(sides), sharpness=sharpness, smooth=smooth)
+    details = module(num_dims=len(sides), sharpness=sharpness, smooth=smooth, edges=edges)
     a, b, context = images(2, *sides)
     found: dict[str, torch.Tensor] = {}
     details.head.register_forward_hook(lambda _m, _i, output: found.update(maps=output))
@@ -126,6 +126,34 @@ def test_smooth_weights_do_not_alternate_with_the_places_of_blocks() -> None:
     assert spread[False] > 0.03 and spread[True] < 1e-6
 
 
+@pytest.mark.parametrize("sides", [(12, 14), (3, 12, 14)], ids=str)
+def test_how_edges_compare_equals_the_slow_version(sides: tuple[int, ...]) -> None:
+    a, b = np.random.default_rng(0).random((2, *sides))
+    found = edges_of(torch.from_numpy(a)[None, None], torch.from_numpy(b)[None, None])[0].numpy()
+    of_a, of_b = (np.stack([sobel(x, axis=axis, mode="nearest") for axis in (-1, -2)]) for x in (a, b))
+    if len(sides) == 3:  # within slices: scipy's also smooths across them
+        of_a, of_b = (
+            np.stack([[sobel(s, axis=axis, mode="nearest") for s in x] for axis in (-1, -2)]) for x in (a, b)
+        )
+    strong_a, strong_b = np.linalg.norm(of_a, axis=0), np.linalg.norm(of_b, axis=0)
+    expected = (
+        strong_a,
+        strong_b,
+        (strong_a - strong_b) / (strong_a + strong_b + 0.02),
+        (of_a * of_b).sum(0) / (strong_a * strong_b + 0.0004),
+    )
+    np.testing.assert_allclose(found, np.stack(expected), rtol=1e-4, atol=1e-6)
+    assert found[3].min() < -0.9 and found[3].max() > 0.9
+
+
+def test_where_nothing_is_edges_compare_as_nothing() -> None:
+    flat = torch.full((1, 1, 6, 6), 0.4, requires_grad=True)
+    found = edges_of(flat, torch.zeros(1, 1, 6, 6))
+    assert found.abs().max() < 0.011
+    (gradient,) = torch.autograd.grad(found.sum(), flat)
+    assert gradient.isfinite().all()
+
+
 def test_a_clipped_position_has_a_gradient() -> None:
     details = module(levels=1)
     a, b, context = images(1, 8, 8)
@@ -137,7 +165,7 @@ def test_a_clipped_position_has_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("sides", [(16, 18), (6, 8, 10)], ids=str)
-@pytest.mark.parametrize("changes", [{}, {"levels": 1}, {"dilations": (1,)}, {"width": 5}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"levels": 1}, {"dilations": (1,)}, {"width": 5}, {"edges": True}], ids=str)
 def test_every_parameter_and_input_has_a_gradient(changes: dict[str, object], sides: tuple[int, ...]) -> None:
     details = module(**changes, num_dims=len(sides))
     inputs = [x.requires_grad_() for x in images(2, *sides)]

@@ -116,7 +116,7 @@ def test_details_start_near_the_brighter_source_or_the_mean(
 
 
 def test_options_of_details_need_their_head() -> None:
-    for name, value in {"width": 8, "dilations": (1,), "levels": 3, "sharpness": 1}.items():
+    for name, value in {"width": 8, "dilations": (1,), "levels": 3, "sharpness": 1, "edges": True}.items():
         with pytest.raises(ValidationError, match=f"detail_{name} needs the head of details: --head details"):
             ModelConfig(**{f"detail_{name}": value})
 
@@ -283,14 +283,14 @@ def test_the_preset_detail_is_whole_and_each_of_its_parameters_has_a_gradient_of
     assert found.model.head == "details"
     torch.manual_seed(0)
     system = System(found)
-    head = (27 * 16 + 1) * 24 + (8 * 8 + 1) * 24 + 4 * (55 * 24**2 + 3 * 24) + (27 * 24 + 1) * 72 + 1
-    assert count(system.model.details) == head == 185_689
+    head = (27 * 48 + 1) * 24 + (8 * 8 + 1) * 24 + 4 * (55 * 24**2 + 3 * 24) + (27 * 24 + 1) * 72 + 1
+    assert count(system.model.details) == head == 206_425
     assert count(system.model) == count(tiny(norm="group")) - (27 * 8 + 1) + head
     a, b = pair(2, 1, 24, 24, 24)
     first, second = system.data.modalities
     batch = {first: a, second: b, "meta": [{}, {}]}
     parts = system.task.loss(system.forward(batch), batch)
-    assert {"information_loss", "edge_loss", "false_edges"} <= set(parts)
+    assert {"edge_loss", "false_edges"} <= set(parts)
     parts["loss"].backward()
     without = [
         name for name, p in system.model.named_parameters() if p.grad is None or not p.grad.abs().max() > 1e-12

@@ -52,10 +52,12 @@ BESIDE: dict[tuple[str, str], dict[str, str]] = {
     ("clinicalfmamba", "detail-dilations"): {"head": "details"},
     ("clinicalfmamba", "detail-levels"): {"head": "details"},
     ("clinicalfmamba", "detail-sharpness"): {"head": "details"},
+    ("clinicalfmamba", "detail-edges"): {"head": "details"},
     ("clinicalfmamba3d", "detail-width"): {"head": "details"},
     ("clinicalfmamba3d", "detail-dilations"): {"head": "details"},
     ("clinicalfmamba3d", "detail-levels"): {"head": "details"},
     ("clinicalfmamba3d", "detail-sharpness"): {"head": "details"},
+    ("clinicalfmamba3d", "detail-edges"): {"head": "details"},
     ("xfmamba", "timm-model"): {"encoder": "timm", "timm-model": "convnext_atto"},
     ("xfmamba", "encoder"): {"timm-model": "convnext_atto"},
 }
@@ -107,11 +109,11 @@ CASES = [
 
 def test_this_many_options_are_tried() -> None:
     assert {name: len(model_leaves(name)) for name in NAMES} == {
-        "clinicalfmamba": 17,
-        "clinicalfmamba3d": 15,
+        "clinicalfmamba": 18,
+        "clinicalfmamba3d": 16,
         "xfmamba": 20,
     }
-    assert len(CASES) == 69
+    assert len(CASES) == 71
 
 
 @pytest.fixture(scope="module")

@@ -64,10 +64,14 @@ class HeadSettings(Section):
         50.0, gt=0, le=1000, description="of the choice at the start: 50 the brighter source, 1 about the mean"
     )
 
+    detail_edges: bool = Field(
+        False, description="whether the head of details also sees how the edges of the sources compare"
+    )
+
     @model_validator(mode="after")
     def _no_option_without_effect(self) -> "HeadSettings":
         if self.head == "sigmoid":
-            for name in ("detail_width", "detail_dilations", "detail_levels", "detail_sharpness"):
+            for name in ("detail_width", "detail_dilations", "detail_levels", "detail_sharpness", "detail_edges"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} needs the head of details: --head details")
         return self
@@ -85,6 +89,7 @@ class HeadSettings(Section):
             sharpness=self.detail_sharpness,
             num_dims=num_dims,
             smooth=num_dims == 3,
+            edges=self.detail_edges,
         )
 
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from scanfuse.layers.filters import weighted_mean
 
 __all__ = ["average", "laplacian_pyramid", "maximum"]
 
@@ -94,31 +95,18 @@ def laplacian_pyramid(
 
 def _reduce(image: Tensor) -> Tensor:
     """(B, 1, *sides) -> (B, 1, *ceil(sides / 2)): smoothed, every second pixel."""
-    return _smooth(image)[_every_second(image)]
+    return weighted_mean(image, _BINOMIAL, border="reflect")[_every_second(image)]
 
 
 def _expand(image: Tensor, size: Sequence[int]) -> Tensor:
     """(B, 1, *small) -> (B, 1, *size), the finer of two sizes with small = ceil(size / 2)."""
     spread = image.new_zeros(*image.shape[:2], *size)
     spread[_every_second(image)] = image
-    return 2 ** (image.ndim - 2) * _smooth(spread)
+    return 2 ** (image.ndim - 2) * weighted_mean(spread, _BINOMIAL, border="reflect")
 
 
 def _every_second(image: Tensor) -> Any:
     return (..., *(slice(None, None, 2) for _ in image.shape[2:]))
-
-
-def _smooth(image: Tensor) -> Tensor:
-    """Binomial mean over 5 pixels along each side of (B, 1, *sides), sides at least 3, mirrored at the borders."""
-    kernel = image.new_tensor(_BINOMIAL)
-    num_dims = image.ndim - 2
-    conv = F.conv2d if num_dims == 2 else F.conv3d
-    for side in range(num_dims):
-        around = [0, 0] * (num_dims - 1 - side) + [2, 2]
-        around += [0, 0] * (num_dims - len(around) // 2)
-        shape = [1, 1, *(5 if place == side else 1 for place in range(num_dims))]
-        image = conv(F.pad(image, around, mode="reflect"), kernel.view(shape))
-    return image
 
 
 def _check(a: Tensor, b: Tensor, num_dims: int) -> None:

@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanfuse.layers.conv import CONVS, Dims
+from scanfuse.layers.filters import neighbour_mean, sobel, weighted_mean
 
-__all__ = ["GatedBlock", "SourceDetails", "bands"]
+__all__ = ["GatedBlock", "SourceDetails", "bands", "edges_of"]
 
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _STRIDE = 2  # the network looks at blocks of 2 x 2 (x 2): a quarter of the positions, or an eighth of a volume's
 _CHOICE_GAIN = 4.0
+_FAINT = 0.02  # gradient, below which it hardly counts which source's edge is stronger
 _LEAK = 0.01  # of the gradient outside [0, 1]
 
 
@@ -57,6 +58,7 @@ class SourceDetails(nn.Module):
         levels: scales of details, 1 or more. sharpness: of the choice at the start. num_dims: sides of the images.
         smooth: whether l and g are averaged by [1 2 1] / 4 along every side, which leaves nothing of a pattern that
             alternates from position to position, as blocks of two can have.
+        edges: whether the network sees `edges_of` both, too.
 
     Shape:
         a, b (b, 1, h, w) in [0, 1], context (b, context, h, w) -> (b, 1, h, w) in [0, 1]; or with a depth d before h.
@@ -76,12 +78,14 @@ class SourceDetails(nn.Module):
         sharpness: float = 50.0,
         num_dims: Dims = 2,
         smooth: bool = False,
+        edges: bool = False,
     ) -> None:
         super().__init__()
         self.levels = levels
         self.smooth = smooth
+        self.edges = edges
         conv, block = CONVS[num_dims], _STRIDE**num_dims
-        self.stem = conv(2 * block, width, 3, padding=1)
+        self.stem = conv((6 if edges else 2) * block, width, 3, padding=1)
         self.context = conv(context, width, _STRIDE, stride=_STRIDE)
         self.blocks = nn.Sequential(
             *(GatedBlock(width, dilation=dilation, num_dims=num_dims) for dilation in dilations)
@@ -98,10 +102,10 @@ class SourceDetails(nn.Module):
         context: Float[Tensor, "b c *sides"],
         found: tuple[Float[Tensor, "b k *sides"], Float[Tensor, "b k *sides"]] | None = None,
     ) -> Float[Tensor, "b 1 *sides"]:
-        both = _in_blocks(torch.cat([a, b], dim=1))
+        both = _in_blocks(torch.cat([a, b, edges_of(a, b)] if self.edges else [a, b], dim=1))
         maps = _out_of_blocks(self.head(self.blocks(self.stem(both) + self.context(context))))
         if self.smooth:
-            maps = _triangle(maps)
+            maps = neighbour_mean(maps)
         lean, *gains = maps.split([1, self.levels, self.levels], dim=1)
         choice = torch.sigmoid(self.log_sharpness.exp() * (a - b) + _CHOICE_GAIN * lean)
         fused = choice * a + (1 - choice) * b
@@ -119,37 +123,27 @@ def bands(image: Float[Tensor, "b 1 *sides"], levels: int) -> Float[Tensor, "b k
     """
     found = []
     for level in range(levels):
-        smooth = _smooth(image, _BINOMIAL, step=2**level)
+        smooth = weighted_mean(image, _BINOMIAL, step=2**level)
         found.append(image - smooth)
         image = smooth
     return torch.cat(found, dim=1)
 
 
-def _triangle(maps: Float[Tensor, "b k *sides"]) -> Float[Tensor, "b k *sides"]:
-    """[1 2 1] / 4 along every side, borders replicated: the mean of neighbours, twice.
+def edges_of(a: Float[Tensor, "b 1 *sides"], b: Float[Tensor, "b 1 *sides"]) -> Float[Tensor, "b 4 *sides"]:
+    """What a few convolutions cannot find from a and b, because it takes quotients: how their edges compare.
 
-    A convolution of one channel takes nine times as long, forward and backward.
+    |S a|, |S b|, (|S a| - |S b|) / (|S a| + |S b| + 0.02) and the cosine between S a and S b, near 0 where one of
+    them is faint. S is the Sobel gradient of an image, or within the axial slices of a volume.
     """
-    for side in range(2, maps.ndim):
-        length = maps.shape[side]
-        first, last = maps.narrow(side, 0, 1), maps.narrow(side, length - 1, 1)
-        pairs = torch.cat([first, maps], side) + torch.cat([maps, last], side)
-        maps = 0.25 * (pairs.narrow(side, 0, length) + pairs.narrow(side, 1, length))
-    return maps
-
-
-def _smooth(image: Float[Tensor, "n 1 *sides"], taps: Sequence[float], step: int = 1) -> Float[Tensor, "n 1 *sides"]:
-    """The mean with these weights along every side, of positions `step` apart; borders are replicated."""
-    kernel = image.new_tensor(taps)
-    num_dims = image.ndim - 2
-    conv = F.conv2d if num_dims == 2 else F.conv3d
-    reach = len(taps) // 2 * step
-    for last in range(num_dims):  # the last side first
-        around, sides, apart = [0, 0] * num_dims, [1] * num_dims, [1] * num_dims
-        around[2 * last : 2 * last + 2] = [reach, reach]
-        sides[-1 - last], apart[-1 - last] = len(taps), step
-        image = conv(F.pad(image, around, mode="replicate"), kernel.view(1, 1, *sides), dilation=apart)
-    return image
+    slices = a.shape[2] if a.ndim == 5 else None
+    if slices:
+        a, b = (volume.transpose(1, 2).flatten(0, 1) for volume in (a, b))
+    of_a, of_b = sobel(a), sobel(b)
+    strong_a, strong_b = (torch.sqrt((part * part).sum(1, keepdim=True) + 1e-8) for part in (of_a, of_b))
+    ratio = (strong_a - strong_b) / (strong_a + strong_b + _FAINT)
+    cosine = (of_a * of_b).sum(1, keepdim=True) / (strong_a * strong_b + _FAINT**2)
+    found = torch.cat([strong_a, strong_b, ratio, cosine], dim=1)
+    return found.unflatten(0, (-1, slices)).transpose(1, 2) if slices else found
 
 
 def _in_blocks(image: Float[Tensor, "b c *sides"]) -> Float[Tensor, "b c2 *halves"]:

@@ -26,7 +26,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from scanfuse.tasks.fuse.loss import FusionLoss, gaussian_mean, sobel
+from scanfuse.layers.filters import gaussian_mean, sobel
+from scanfuse.tasks.fuse.loss import FusionLoss
 
 __all__ = ["ExtendedFusionLoss", "edge_transfer", "false_edges", "information"]
 

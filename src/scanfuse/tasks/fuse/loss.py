@@ -23,8 +23,9 @@ from pydantic import Field
 from torch import Tensor
 
 from scanfuse.config import Section
+from scanfuse.layers.filters import gaussian_mean, sobel
 
-__all__ = ["FusionLoss", "fusion_loss", "gaussian_mean", "sobel", "sobel_magnitude", "ssim_pair"]
+__all__ = ["FusionLoss", "fusion_loss", "sobel_magnitude", "ssim_pair"]
 
 _WINDOW = 11
 _SIGMA = 1.5
@@ -93,20 +94,6 @@ def sobel_magnitude(image: Float[Tensor, "b 1 *sides"]) -> Float[Tensor, "b 1 *s
     return sobel(image).abs().sum(1, keepdim=True)
 
 
-def sobel(image: Float[Tensor, "b 1 *sides"]) -> Float[Tensor, "b k *sides"]:
-    """The parts of the Sobel gradient along each side, x first, with replicated borders: see `sobel_magnitude`."""
-    x = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=image.device)
-    num_dims = image.ndim - 2
-    if num_dims == 2:
-        kernels, conv = torch.stack([x, x.T]), F.conv2d
-    else:
-        further = torch.tensor([0.25, 0.5, 0.25], device=image.device)
-        along_w = further[:, None, None] * x
-        kernels, conv = torch.stack([along_w, along_w.transpose(1, 2), along_w.transpose(0, 2)]), F.conv3d
-    kernels = kernels.unsqueeze(1).to(image.dtype)
-    return conv(F.pad(image, (1, 1) * num_dims, mode="replicate"), kernels)
-
-
 def ssim_pair(
     fused: Float[Tensor, "b 1 *sides"], a: Float[Tensor, "b 1 *sides"], b: Float[Tensor, "b 1 *sides"]
 ) -> tuple[Tensor, Tensor]:
@@ -133,14 +120,3 @@ def _ssim(mean_x: Tensor, mean_y: Tensor, var_x: Tensor, var_y: Tensor, covarian
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
     structure = (2 * covariance + _C2) / (var_x + var_y + _C2)
     return (luminance * structure).mean()
-
-
-def gaussian_mean(images: Float[Tensor, "n 1 *sides"], size: int, sigma: float) -> Float[Tensor, "n 1 *inner"]:
-    """Means under Gaussian windows `size` wide that lie inside."""
-    offsets = torch.arange(size, device=images.device, dtype=images.dtype) - size // 2
-    weights = torch.exp(-(offsets**2) / (2 * sigma**2))
-    weights = weights / weights.sum()
-    conv = F.conv2d if images.ndim == 4 else F.conv3d
-    for side in reversed(range(2, images.ndim)):
-        images = conv(images, weights.view([size if place == side else 1 for place in range(images.ndim)]))
-    return images
