@@ -284,7 +284,8 @@ def test_the_preset_detail_is_whole_and_each_of_its_parameters_has_a_gradient_of
     torch.manual_seed(0)
     system = System(found)
     head = (27 * 48 + 1) * 24 + (8 * 8 + 1) * 24 + 4 * (55 * 24**2 + 3 * 24) + (27 * 24 + 1) * 72 + 1
-    assert count(system.model.details) == head == 206_425
+    head += (27 * 6 + 1) * 32 + (16 + 1) * 9
+    assert count(system.model.details) == head == 211_794
     assert count(system.model) == count(tiny(norm="group")) - (27 * 8 + 1) + head
     a, b = pair(2, 1, 24, 24, 24)
     first, second = system.data.modalities

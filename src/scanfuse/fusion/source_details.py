@@ -14,6 +14,7 @@ __all__ = ["GatedBlock", "SourceDetails", "bands", "edges_of"]
 _BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _STRIDE = 2  # the network looks at blocks of 2 x 2 (x 2): a quarter of the positions, or an eighth of a volume's
 _CHOICE_GAIN = 4.0
+_NEAR = 16  # channels of the convolution that sees edges position by position
 _FAINT = 0.02  # gradient, below which it hardly counts which source's edge is stronger
 _LEAK = 0.01  # of the gradient outside [0, 1]
 
@@ -58,7 +59,8 @@ class SourceDetails(nn.Module):
         levels: scales of details, 1 or more. sharpness: of the choice at the start. num_dims: sides of the images.
         smooth: whether l and g are averaged by [1 2 1] / 4 along every side, which leaves nothing of a pattern that
             alternates from position to position, as blocks of two can have.
-        edges: whether the network sees `edges_of` both, too.
+        edges: whether the network sees `edges_of` both, too: in blocks, and position by position in one gated
+            convolution beside the blocks, whose maps are not averaged.
 
     Shape:
         a, b (b, 1, h, w) in [0, 1], context (b, context, h, w) -> (b, 1, h, w) in [0, 1]; or with a depth d before h.
@@ -91,8 +93,14 @@ class SourceDetails(nn.Module):
             *(GatedBlock(width, dilation=dilation, num_dims=num_dims) for dilation in dilations)
         )
         self.head = conv(width, (1 + 2 * levels) * block, 3, padding=1)
-        nn.init.normal_(self.head.weight, std=0.01)
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        last = [self.head]
+        if edges:
+            self.near = conv(6, 2 * _NEAR, 3, padding=1)
+            self.near_head = conv(_NEAR, 1 + 2 * levels, 1)
+            last.append(self.near_head)
+        for layer in last:
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         self.log_sharpness = nn.Parameter(torch.tensor(sharpness).log())
 
     def forward(
@@ -102,10 +110,13 @@ class SourceDetails(nn.Module):
         context: Float[Tensor, "b c *sides"],
         found: tuple[Float[Tensor, "b k *sides"], Float[Tensor, "b k *sides"]] | None = None,
     ) -> Float[Tensor, "b 1 *sides"]:
-        both = _in_blocks(torch.cat([a, b, edges_of(a, b)] if self.edges else [a, b], dim=1))
-        maps = _out_of_blocks(self.head(self.blocks(self.stem(both) + self.context(context))))
+        both = torch.cat([a, b, edges_of(a, b)] if self.edges else [a, b], dim=1)
+        maps = _out_of_blocks(self.head(self.blocks(self.stem(_in_blocks(both)) + self.context(context))))
         if self.smooth:
             maps = neighbour_mean(maps)
+        if self.edges:
+            feature, gate = self.near(both).chunk(2, dim=1)
+            maps = maps + self.near_head(feature * torch.sigmoid(gate))
         lean, *gains = maps.split([1, self.levels, self.levels], dim=1)
         choice = torch.sigmoid(self.log_sharpness.exp() * (a - b) + _CHOICE_GAIN * lean)
         fused = choice * a + (1 - choice) * b

@@ -36,7 +36,7 @@ Differences from the publication
 * Decoder stages are Conv3, LeakyReLU, norm, both modalities pass the encoder in one batch, and all routes have the
   initial step sizes of Mamba, as for images.
 * `norm="group"` is ours; it is asked for where a batch has one sample.
-* `head="details"` and the preset `detail` are ours, as for images (`fusion.source_details`): 206,425 parameters more
+* `head="details"` and the preset `detail` are ours, as for images (`fusion.source_details`): 211,794 parameters more
   with the widths of `detail`. The details of a window are those of the whole volume. The further terms of the loss
   (`scanfuse.tasks.fuse.extended_loss`), taken over axial slices, are ours too, and off in the other presets.
 
