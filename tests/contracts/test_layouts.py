@@ -11,7 +11,7 @@ import pytest
 from scanfuse import config
 from scanfuse.config import Section
 from scanfuse.data import layouts, synthetic
-from scanfuse.data.layouts import Request, find, load, open_manifest
+from scanfuse.data.layouts import NothingFits, Request, find, load, open_manifest
 from scanfuse.data.manifest import SPLITS
 from scanfuse.errors import UserError
 
@@ -114,6 +114,17 @@ def test_other_kinds_do_not_see_it(name: str, written: Callable[[str], Path]) ->
             continue
         with pytest.raises(UserError, match=f"Unknown layout '{name}'"):
             open_manifest(written(name), kind, request, name)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if load(name).EXPECTED])
+def test_published_data_of_another_kind_are_called_by_their_name(name: str, written: Callable[[str], Path]) -> None:
+    module = load(name)
+    modalities = REQUESTS[module.KIND].modalities
+    for kind in REQUESTS.keys() - {module.KIND}:
+        with pytest.raises(NothingFits) as caught:
+            find(written(name), kind, Request(modalities=modalities))
+        said = str(caught.value)
+        assert said.endswith(f"It looks like {name!r}, data of another kind ({module.KIND.replace('_', ' ')}).")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

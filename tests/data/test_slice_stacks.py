@@ -117,6 +117,25 @@ def test_stacks_are_checked_trained_on_evaluated_and_fused(stacks: Path, tmp_pat
     np.testing.assert_array_equal(fused.affine, source.affine)
 
 
+def test_slices_in_place_of_volumes_are_told_what_makes_them_volumes(
+    atlas: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    said = fails(
+        ["train", "clinicalfmamba3d", "--data", str(atlas), "--pair", "CT-MRI", "--out", str(tmp_path / "run")],
+        capsys,
+    )
+    assert "No data set of CT and MRI" in said and "It looks like 'harvard'" in said
+    assert said.endswith(
+        f"Make volumes of the slices: scanfuse data prepare clinicalfmamba3d {atlas} DIR --pair CT-MRI"
+    )
+    (tmp_path / "ct").mkdir()
+    said = fails(
+        ["train", "clinicalfmamba3d", "--data", str(tmp_path), "--pair", "CT-MRI", "--out", str(tmp_path / "r")],
+        capsys,
+    )
+    assert "prepare" not in said
+
+
 def test_other_data_are_refused_in_a_line(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "empty").mkdir()
     assert "No data set of CT and MRI" in fails(

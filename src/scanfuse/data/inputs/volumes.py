@@ -79,7 +79,15 @@ class VolumePairs:
 
     def _open(self, root: Path, *, split: bool, incomplete: layouts.Incomplete) -> Manifest:
         wanted: Literal["made", "none"] = "made" if split else "none"
-        found = self.settings.opened(root, self.modalities, split=wanted, incomplete=incomplete)
+        try:
+            found = self.settings.opened(root, self.modalities, split=wanted, incomplete=incomplete)
+        except layouts.NothingFits as error:
+            if not _holds_slices(root, self.modalities, self.settings.group_pattern):
+                raise
+            raise UserError(
+                f"{error} Make volumes of the slices: scanfuse data prepare clinicalfmamba3d {root} DIR "
+                f"--pair {self.settings.pair}"
+            ) from None
         return folded(found, self.folds) if split else found
 
     def raw_cases(self, root: Path) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -142,6 +150,13 @@ class VolumePairs:
 
     def sample(self, inputs: Mapping[str, Any], *, id: str = "") -> dict[str, Any]:
         return volume_sample(inputs, self.settings, id=id)
+
+
+def _holds_slices(root: Path, modalities: Sequence[str], pattern: str | None) -> bool:
+    try:
+        return bool(slices_of_cases(root, modalities, pattern))
+    except UserError:
+        return False
 
 
 class VolumeDataset(EpochDataset):

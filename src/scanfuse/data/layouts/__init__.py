@@ -20,9 +20,13 @@ from scanfuse.data.layouts._options import options_of
 from scanfuse.data.manifest import Manifest
 from scanfuse.errors import UserError
 
-__all__ = ["Incomplete", "Layout", "Request", "check_name", "find", "load", "names", "open_manifest"]
+__all__ = ["Incomplete", "Layout", "NothingFits", "Request", "check_name", "find", "load", "names", "open_manifest"]
 
 Incomplete = Literal["error", "keep", "drop"]
+
+
+class NothingFits(UserError):
+    """A folder is in no layout of the input kind that was to read it."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +123,12 @@ def find(root: Path, kind: str, request: Request) -> str:
     """The layout of `root`: of those of the kind that match, the one of the highest rank.
 
     Raises:
-        UserError: there is no such folder, or none fits.
+        UserError: there is no such folder; NothingFits: no layout fits.
     """
     _check_exists(root)
     found = [name for name in names(kind) if load(name).matches(root, request)]
     if not found:
-        raise UserError(_nothing_fits(root, kind, request))
+        raise NothingFits(_nothing_fits(root, kind, request))
     return max(found, key=lambda name: load(name).RANK)
 
 
@@ -184,7 +188,18 @@ def _nothing_fits(root: Path, kind: str, request: Request) -> str:
         if upper
         else "the published folder, or a manifest.csv"
     )
-    return f"No data set {wanted} in {root} (it holds {listing}); expected {expected}."
+    return (
+        f"No data set {wanted} in {root} (it holds {listing}); expected {expected}.{_of_another_kind(root, request)}"
+    )
+
+
+def _of_another_kind(root: Path, request: Request) -> str:
+    """A sentence that says which published data set this is, of those that other input kinds read."""
+    others = [name for name in names() if load(name).EXPECTED and load(name).matches(root, request)]
+    if not others:
+        return ""
+    name = max(others, key=lambda name: load(name).RANK)
+    return f" It looks like {name!r}, data of another kind ({load(name).KIND.replace('_', ' ')})."
 
 
 def _made_up(root: Path) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class Options(Section):
 def matches(root: Path, request: Request) -> bool:
     """True if some folder holds volumes with the endings of LAYOUT for all modalities asked for."""
     wanted = {_plain(name) for name in request.modalities}
-    return any(wanted <= set(_files(folder)) for folder in _folders(root))
+    return bool(wanted) and any(wanted <= set(_files(folder)) for folder in _folders(root))
 
 
 def read(root: Path, request: Request, options: Options) -> Manifest:
