@@ -1,4 +1,4 @@
-"""That fusion of volumes learns what the plain methods cannot do: held-out phantoms, in seconds and (slow) in the demo."""
+"""That fusion of volumes learns what the plain methods cannot do: on held-out phantoms, also (slow) in the demo."""
 
 import json
 from collections.abc import Mapping
