@@ -101,6 +101,11 @@ def test_missing_folder_and_unknown_contents(tmp_path: Path) -> None:
         f"No data set of CT and MRI in {tmp_path} (it holds MRI/); "
         "expected a manifest.csv or the folders CT/ and MRI/."
     )
+    (tmp_path / "list.txt").write_text("no data")
+    assert message(tmp_path / "list.txt", ("CT", "MRI")).startswith(
+        f"No data set of CT and MRI in {tmp_path}/list.txt (a file); expected"
+    )
+    (tmp_path / "list.txt").unlink()
     (tmp_path / "CT").mkdir()
     (tmp_path / "CT" / "notes.txt").write_text("no picture")
     assert message(tmp_path, ("CT", "MRI")).startswith(f"{tmp_path}/CT holds no picture; ScanFuse reads .png, .jpg")

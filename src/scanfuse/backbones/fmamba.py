@@ -63,7 +63,6 @@ class HeadSettings(Section):
     detail_sharpness: float = Field(
         50.0, gt=0, le=1000, description="of the choice at the start: 50 the brighter source, 1 about the mean"
     )
-
     detail_edges: bool = Field(
         False, description="whether the head of details also sees how the edges of the sources compare"
     )

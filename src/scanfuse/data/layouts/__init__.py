@@ -183,14 +183,13 @@ def _nothing_fits(root: Path, kind: str, request: Request) -> str:
     wanted = f"of {' and '.join(upper)}" if upper else f"in a known layout ({', '.join(names(kind))})"
     inside = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir()) if root.is_dir() else []
     listing = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "") if inside else "nothing"
+    holds = f"it holds {listing}" if root.is_dir() else "a file"
     expected = (
         f"a manifest.csv or the folders {'/ and '.join(upper)}/"
         if upper
         else "the published folder, or a manifest.csv"
     )
-    return (
-        f"No data set {wanted} in {root} (it holds {listing}); expected {expected}.{_of_another_kind(root, request)}"
-    )
+    return f"No data set {wanted} in {root} ({holds}); expected {expected}.{_of_another_kind(root, request)}"
 
 
 def _of_another_kind(root: Path, request: Request) -> str:
