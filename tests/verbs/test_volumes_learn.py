@@ -1,19 +1,17 @@
 """That fusion of volumes learns what the plain methods cannot do: on held-out phantoms, also (slow) in the demo."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from scanfuse.cli import main
 from scanfuse.data.synthetic import brats
+from whole_jobs import json_of
 
 
 def means(folder: Path) -> dict[str, dict[str, float]]:
     """Method -> metric -> mean over the held-out patients."""
-    cells: Mapping[str, Mapping[str, Mapping[str, float]]]
-    cells = json.loads((folder / "evaluation" / "test" / "evaluation.json").read_text())["cells"]
+    cells = json_of(folder / "evaluation" / "test" / "evaluation.json")["cells"]
     return {name: {metric: cells[name][metric]["mean"] for metric in ("ssim", "qabf")} for name in cells}
 
 

@@ -15,11 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scanfuse.layers.filters import weighted_mean
+from scanfuse.layers.filters import BINOMIAL, weighted_mean
 
 __all__ = ["average", "laplacian_pyramid", "maximum"]
 
-_BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _SMALLEST_SIDE = 3  # mirroring two pixels needs three
 
 
@@ -95,14 +94,14 @@ def laplacian_pyramid(
 
 def _reduce(image: Tensor) -> Tensor:
     """(B, 1, *sides) -> (B, 1, *ceil(sides / 2)): smoothed, every second pixel."""
-    return weighted_mean(image, _BINOMIAL, border="reflect")[_every_second(image)]
+    return weighted_mean(image, BINOMIAL, border="reflect")[_every_second(image)]
 
 
 def _expand(image: Tensor, size: Sequence[int]) -> Tensor:
     """(B, 1, *small) -> (B, 1, *size), the finer of two sizes with small = ceil(size / 2)."""
     spread = image.new_zeros(*image.shape[:2], *size)
     spread[_every_second(image)] = image
-    return 2 ** (image.ndim - 2) * weighted_mean(spread, _BINOMIAL, border="reflect")
+    return 2 ** (image.ndim - 2) * weighted_mean(spread, BINOMIAL, border="reflect")
 
 
 def _every_second(image: Tensor) -> Any:

@@ -7,11 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scanfuse.layers.conv import CONVS, Dims
-from scanfuse.layers.filters import neighbour_mean, sobel, weighted_mean
+from scanfuse.layers.filters import BINOMIAL, neighbour_mean, sobel, weighted_mean
 
 __all__ = ["GatedBlock", "SourceDetails", "bands", "edges_of"]
 
-_BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _STRIDE = 2  # the network looks at blocks of 2 x 2 (x 2): a quarter of the positions, or an eighth of a volume's
 _CHOICE_GAIN = 4.0
 _NEAR = 16  # channels of the convolution that sees edges position by position
@@ -134,7 +133,7 @@ def bands(image: Float[Tensor, "b 1 *sides"], levels: int) -> Float[Tensor, "b k
     """
     found = []
     for level in range(levels):
-        smooth = weighted_mean(image, _BINOMIAL, step=2**level)
+        smooth = weighted_mean(image, BINOMIAL, step=2**level)
         found.append(image - smooth)
         image = smooth
     return torch.cat(found, dim=1)

@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["gaussian_mean", "neighbour_mean", "sobel", "weighted_mean"]
+__all__ = ["BINOMIAL", "gaussian_mean", "neighbour_mean", "sobel", "weighted_mean"]
+
+BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+"""Weights of the smoothing between the levels of a pyramid, and between scales of details."""
 
 
 def sobel(image: Float[Tensor, "n 1 *sides"]) -> Float[Tensor, "n k *sides"]:
